@@ -1,0 +1,1 @@
+"""Adapters: other systems' interfaces on top of flightstore."""

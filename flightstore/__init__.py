@@ -1,0 +1,1 @@
+"""flightstore lets programs share data frames at the speed of memory."""

@@ -1,0 +1,152 @@
+"""Every error flightstore raises on purpose.
+
+An error is named for what the caller can do about it, derives from :class:`FlightStoreError` and from the
+builtin exception a caller would catch anyway, names the object or store concerned, and carries ``hint``: one
+sentence that says what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CatalogFull",
+    "FlightStoreError",
+    "GetTimeout",
+    "InvalidArgument",
+    "MissingExtra",
+    "NotAStore",
+    "NotStorable",
+    "ObjectExists",
+    "ObjectLost",
+    "ObjectNotFound",
+    "StoreAccessDenied",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreFull",
+    "StoreVersionMismatch",
+    "WrongPidNamespace",
+]
+
+
+class FlightStoreError(Exception):
+    """Base of all errors of flightstore.
+
+    Attributes:
+        message: What happened, naming the object or store.
+        hint: What the caller can do about it; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.__dict__.copy()))
+
+
+def _rebuild(kind: type[FlightStoreError], state: dict[str, object]) -> FlightStoreError:
+    """Unpickle an error whatever its constructor takes."""
+    error = kind.__new__(kind)
+    error.args = (state["message"],)
+    error.__dict__.update(state)
+    return error
+
+
+class ObjectNotFound(FlightStoreError, KeyError):
+    """No sealed object has this id or name."""
+
+
+class GetTimeout(ObjectNotFound, TimeoutError):
+    """The object did not appear within the timeout."""
+
+
+class ObjectExists(FlightStoreError, ValueError):
+    """An object with this id exists already (ids, unlike names, are never overwritten)."""
+
+
+class ObjectLost(FlightStoreError, LookupError):
+    """The object existed, and its payload cannot be had any more."""
+
+
+class NotStorable(FlightStoreError, TypeError):
+    """This value cannot be stored; the message says why."""
+
+
+class InvalidArgument(FlightStoreError, ValueError):
+    """An argument is outside what the call accepts."""
+
+
+class StoreFull(FlightStoreError, MemoryError):
+    """There is no room for the object, and making room was not allowed or not enough.
+
+    Attributes (all bytes):
+        asked_bytes: What the request needed.
+        capacity_bytes: The store's capacity.
+        free_bytes: Capacity not used by any extent.
+        pinned_bytes: In pinned objects.
+        leased_bytes: In objects that readers hold, deleted ones included.
+        spillable_bytes: What spilling could free.
+        largest_hole_bytes: The largest free run of addresses.
+    """
+
+    asked_bytes: int = 0
+    capacity_bytes: int = 0
+    free_bytes: int = 0
+    pinned_bytes: int = 0
+    leased_bytes: int = 0
+    spillable_bytes: int = 0
+    largest_hole_bytes: int = 0
+
+
+class CatalogFull(StoreFull):
+    """The catalog (not the arena) has no room for another object; deleting still works.
+
+    Attributes:
+        catalog_bytes: Size of the catalog.
+        catalog_used_bytes: How much of it is in use.
+    """
+
+    catalog_bytes: int = 0
+    catalog_used_bytes: int = 0
+
+
+class StoreBusy(FlightStoreError, TimeoutError):
+    """Another process held the writers' lock for longer than the caller would wait.
+
+    Attributes:
+        holder_pid: Process id of the holder, 0 when unknown.
+    """
+
+    holder_pid: int = 0
+
+
+class StoreClosed(FlightStoreError, RuntimeError):
+    """The store handle was closed, or the store was destroyed."""
+
+
+class NotAStore(FlightStoreError, FileNotFoundError):
+    """The path is not a flightstore store (and may not be turned into one)."""
+
+
+class StoreDamaged(FlightStoreError, RuntimeError):
+    """The store's files contradict each other; nothing was changed."""
+
+
+class StoreVersionMismatch(FlightStoreError, RuntimeError):
+    """The store was written in another format version."""
+
+
+class StoreAccessDenied(FlightStoreError, PermissionError):
+    """The file system's permissions do not let this process use the store."""
+
+
+class WrongPidNamespace(FlightStoreError, PermissionError):
+    """The store belongs to another pid namespace; direct clients must share one."""
+
+
+class MissingExtra(FlightStoreError, ImportError):
+    """An optional library is missing; the hint says which extra to install."""

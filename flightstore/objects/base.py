@@ -1,0 +1,158 @@
+"""The interface between kinds of objects and the store: what a kind hands over to be stored, and what it gets
+back to open an object again.
+
+A kind (table, tensor, blob, object) is a class derived from :class:`Object` and an encoder. The encoder turns a value
+into a :class:`Payload`, that is bytes and where they go; the store turns the payload into an extent and a record;
+later, in any process, the kind's class is constructed on a :class:`Handle`. Kinds know nothing of catalog,
+leases or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
+
+from flightstore.types import Holder, ObjectID
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from flightstore.catalog.records import ObjectRecord
+
+__all__ = ["KIND_BLOB", "KIND_PYOBJECT", "KIND_TABLE", "KIND_TENSOR", "Handle", "Object", "Payload"]
+
+# Kind codes are stored: never renumber.
+KIND_TABLE = 1
+KIND_TENSOR = 2
+KIND_BLOB = 3
+KIND_PYOBJECT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A value ready to be stored.
+
+    Invariants: offsets ascend, pieces do not overlap and end within ``size_bytes``; whatever they leave out is
+    stored as zeros. ``layout`` stays below 1,000 bytes.
+    """
+
+    kind: int
+    """Kind code."""
+    layout: bytes
+    """What the kind needs to read it again, msgpack; opaque to the store."""
+    size_bytes: int
+    """Bytes of the extent."""
+    pieces: Sequence[tuple[int, Any]]
+    """(offset within the extent, bytes-like object). The extent begins at a multiple of 64 bytes."""
+    num_rows: int | None = None
+    """Rows, for tables."""
+    keepalive: Any = field(default=None, compare=False)
+    """Whatever must live until the pieces have been copied."""
+
+
+class StoreView(Protocol):
+    """What an object may ask of the store it came from."""
+
+    def holders_of(self, serial: int) -> list[Holder]:
+        """Processes that hold references on the object."""
+
+
+class Handle:
+    """One reference on a stored object: its record, its lease, and its bytes mapped read-only.
+
+    The memory stays valid as long as the handle, or any buffer taken from it, lives.
+    """
+
+    __slots__ = ("id", "lease", "payload", "record", "store")
+
+    def __init__(
+        self, store: StoreView, object_id: ObjectID, record: ObjectRecord, lease: Any, payload: pa.Buffer
+    ) -> None:
+        self.store = store
+        self.id = object_id
+        self.record = record
+        self.lease = lease
+        self.payload = payload
+        """The object's extent as a read-only buffer that keeps the lease alive."""
+
+
+class Object:
+    """A sealed, immutable object of the store, and one reference on it.
+
+    The reference is given back by :meth:`release`, at the end of a ``with`` block, or when the object is garbage
+    collected. Views taken from it (arrays, frames, buffers) keep the memory alive by themselves.
+    """
+
+    __slots__ = ("_handle", "__weakref__")
+
+    kind: ClassVar[str] = "object"
+    """Name of the kind: ``table``, ``tensor``, ``blob`` or ``object``."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle: Handle | None = handle
+
+    @property
+    def _live(self) -> Handle:
+        handle = self._handle
+        if handle is None:
+            from flightstore.errors import StoreClosed
+
+            raise StoreClosed(f"this {self.kind} was released", hint="get it again")
+        return handle
+
+    @property
+    def id(self) -> ObjectID:
+        """The object's id."""
+        return self._live.id
+
+    @property
+    def name(self) -> str | None:
+        """The object's first name, or None."""
+        names = self._live.record.names
+        return names[0] if names else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arena the payload takes."""
+        return self._live.record.nbytes
+
+    @property
+    def metadata(self) -> Any:
+        """What the creator attached with ``metadata=``, or None."""
+        handle = self._live
+        record = handle.record
+        raw: Any = record.metadata
+        if record.metadata_at is not None:
+            raw = memoryview(handle.payload)[record.metadata_at[0] : sum(record.metadata_at)]
+        return msgspec.msgpack.decode(raw) if raw else None
+
+    def holders(self) -> list[Holder]:
+        """The processes that hold references on this object, this one included."""
+        handle = self._live
+        return handle.store.holders_of(handle.record.serial)
+
+    def release(self) -> None:
+        """Give this reference back now. Views taken from the object stay valid; the object itself does not.
+
+        Idempotent.
+        """
+        self._handle = None
+
+    def value(self) -> Any:
+        """The value in the form it was put, sharing the store's memory wherever its type allows."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Object:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        if self._handle is None:
+            return f"<{type(self).__name__} released>"
+        name = f" {self.name!r}" if self.name else ""
+        return f"<{type(self).__name__}{name} {self.id} {self.nbytes:,} bytes>"
