@@ -1,14 +1,15 @@
 """How much more memory this process's control group lets it touch.
 
-A memory control group kills where a full /dev/shm merely fails, so whoever is about to back pages with memory reads
-this first. Pages of shared memory are charged to the group of whoever touches them first. Both versions of the
-interface are read, each at its mount point below ``root``:
+A memory control group kills where a full /dev/shm merely fails, so whoever is about to back pages with
+memory reads this first. Pages of shared memory are charged to the group of whoever touches them first.
+Both versions of the interface are read, each at its mount point below ``root``:
 
-- version 2 (one line ``0::/path`` in /proc/self/cgroup): memory.max, memory.current, memory.stat;
-- version 1 (a line whose controllers include ``memory``): memory.limit_in_bytes, memory.usage_in_bytes, memory.stat.
+- version 2 (a line ``0::/path`` in /proc/self/cgroup): memory.max, memory.current, memory.stat;
+- version 1 (a line whose controllers include ``memory``): memory.limit_in_bytes, memory.usage_in_bytes,
+  memory.stat.
 
-A group's limit binds all groups below it, so every ancestor counts. Files that are missing or unreadable count as
-"no limit": this is advice, never a reason to fail. Nothing else of flightstore is called here.
+A group's limit binds all groups below it, so every ancestor counts. Files that are missing or unreadable
+count as "no limit": this is advice, never a reason to fail. Nothing else of flightstore is called here.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class GroupMemory:
     used_bytes: int
     """What it uses, without ``reclaimable_bytes``."""
     reclaimable_bytes: int
-    """Inactive page cache of disk files: the kernel drops it before it kills. Shared memory is never in it."""
+    """Inactive page cache of disk files: dropped before anything is killed. Shared memory is never in it."""
 
     @property
     def headroom_bytes(self) -> int:
@@ -43,10 +44,10 @@ class GroupMemory:
 
 
 def headroom_bytes(root: str = "/sys/fs/cgroup", proc: str = "/proc/self/cgroup") -> int | None:
-    """Bytes this process may still touch before its control group, or an ancestor of it, is at its limit.
+    """Bytes this process may still touch before its control group, or an ancestor, is at its limit.
 
-    Inactive page cache of disk files is not counted as used, because the kernel gives it up first. The value is a
-    snapshot: others in the group may use what it promises.
+    Inactive page cache of disk files is not counted as used, because the kernel gives it up first. The
+    value is a snapshot: others in the group may use what it promises.
 
     Args:
         root: Where control groups are mounted.
@@ -71,7 +72,7 @@ def group_memories(root: str = "/sys/fs/cgroup", proc: str = "/proc/self/cgroup"
 
 
 def _hierarchies(root: Path, lines: list[str]) -> Iterator[tuple[Path, str, str, str, str]]:
-    """(mount point, path of our group, names of the limit, the usage, and the statistic) of each hierarchy."""
+    """(mount point, path of our group, names of limit, usage and statistic) of each hierarchy."""
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
