@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flightstore.errors import NotAStore
 from flightstore.types import ObjectID, Ref
 
 __all__ = ["Settings", "common_options", "open_store", "parse_ref", "settings"]
@@ -73,7 +74,13 @@ def open_store(*, create: bool = False) -> Iterator[Any]:
     """
     import flightstore
 
-    with flightstore.connect(settings().store, create=create) as store:
+    try:
+        store = flightstore.connect(settings().store, create=create)
+    except NotAStore as error:
+        if not create:
+            error.hint = "flightstore put makes one; name another with --store or FLIGHTSTORE_DIR"
+        raise
+    with store:
         yield store
 
 

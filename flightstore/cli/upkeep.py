@@ -50,9 +50,10 @@ Examples:
 def doctor() -> int:
     """Look for what is wrong with the store or the machine, and say how to put it right.
 
-    Checks the file system, the memory control group, the kernel, limits, huge pages, the pid namespace, the
-    format version, dead clients, lagging readers, a stopped writer, the catalog, and forgotten stores. Changes
-    nothing. The exit code is 6 when there is a problem; notes and warnings are no problems.
+    Checks the file system, the memory control group, the kernel, limits, huge pages, the pid namespace,
+    the format version, dead clients, lagging readers, a stopped writer, the catalog, and forgotten
+    stores. Changes nothing. The exit code is 6 when there is a problem; notes and warnings are no
+    problems.
     """
     from flightstore.lifecycle.doctor import OK, PROBLEM, worst
     from flightstore.lifecycle.doctor_store import examine
@@ -80,9 +81,9 @@ Examples:
 def fsck() -> int:
     """Check every invariant of the store's format.
 
-    Each backed byte lies in exactly one extent or free range, counts equal what they count, nothing is orphaned.
-    Changes nothing; what dead clients left is reported, and `flightstore recover` puts it right. The exit
-    code is 6 when something is wrong.
+    Each backed byte lies in exactly one extent or free range, counts equal what they count, nothing is
+    orphaned. Changes nothing; what dead clients left is reported, and `flightstore recover` puts it
+    right. The exit code is 6 when something is wrong.
     """
     from flightstore.lifecycle.fsck import fsck as check
 
@@ -141,8 +142,10 @@ def destroy(yes: bool) -> int:
     """
     with open_store() as store:
         usage = store.stats()
-        if not yes:
-            _confirm(f"Remove {usage.path} with {usage.objects:,} objects ({human_bytes(usage.used_bytes)})?")
+        content = f"{usage.objects:,} objects, {human_bytes(usage.used_bytes)}"
+        if not yes and not _confirmed(f"Remove {usage.path} ({content})?"):
+            click.echo("nothing was removed", err=True)
+            return exits.ERROR
         store.destroy()
     if settings().json:
         print_json({"destroyed": usage.path, "objects": usage.objects, "bytes": usage.used_bytes})
@@ -151,8 +154,8 @@ def destroy(yes: bool) -> int:
     return exits.OK
 
 
-def _confirm(question: str) -> None:
-    """Ask; ends the command by Abort when the answer is no."""
+def _confirmed(question: str) -> bool:
+    """Ask."""
     if not sys.stdin.isatty():
         raise click.UsageError("destroy needs --yes when there is no terminal to ask on")
-    click.confirm(question, abort=True, err=True)
+    return click.confirm(question, err=True)

@@ -33,6 +33,7 @@ __all__ = [
     "check_open_files",
     "check_pid_namespace",
     "check_populate",
+    "human_size",
     "worst",
 ]
 
@@ -112,12 +113,10 @@ def check_file_system(file_system: FileSystem) -> Finding:
 def check_free_space(file_system: FileSystem, growth_bytes: int) -> Finding:
     """Can the store grow to its capacity?"""
     name = "free space"
-    seen = f"{_size(file_system.free_bytes)} of {_size(file_system.total_bytes)} free on {file_system.path}"
+    seen = f"{human_size(file_system.free_bytes)} of {human_size(file_system.total_bytes)} free on {file_system.path}"
     if file_system.free_bytes >= growth_bytes:
-        return Finding(name, OK, f"{seen}; the store can still grow by {_size(growth_bytes)}")
-    message = (
-        f"{seen}, but the store's capacity lets it grow by {_size(growth_bytes)}: puts will fail before that"
-    )
+        return Finding(name, OK, f"{seen}; the store can still grow by {human_size(growth_bytes)}")
+    message = f"{seen}, but the store's capacity lets it grow by {human_size(growth_bytes)}: puts will fail before that"
     wanted = file_system.total_bytes + growth_bytes - file_system.free_bytes
     mebibytes = -(-wanted // (1 << 20))
     fix = (
@@ -133,14 +132,14 @@ def check_cgroup(machine: Machine, growth_bytes: int) -> Finding:
     room = machine.cgroup_headroom_bytes
     if room is None:
         return Finding(name, OK, "no memory limit on this process's control group")
-    seen = f"{_size(room)} below the limit of {machine.cgroup_path}"
+    seen = f"{human_size(room)} below the limit of {machine.cgroup_path}"
     if room >= growth_bytes:
         return Finding(name, OK, seen)
     return Finding(
         name,
         WARNING,
-        f"{seen}, but the store's capacity lets it grow by {_size(growth_bytes)}",
-        f"raise the limit by {_size(growth_bytes - room)} (Docker: --memory; systemd: MemoryMax=), "
+        f"{seen}, but the store's capacity lets it grow by {human_size(growth_bytes)}",
+        f"raise the limit by {human_size(growth_bytes - room)} (Docker: --memory; systemd: MemoryMax=), "
         "or make the store again with a smaller capacity",
     )
 
@@ -206,10 +205,10 @@ def check_address_limit(machine: Machine, capacity_bytes: int) -> Finding:
     if limit is None:
         return Finding(name, OK, "no limit (ulimit -v)")
     if limit >= needed + (1 << 30):
-        return Finding(name, OK, f"limited to {_size(limit)}; the arena takes {_size(needed)} of addresses")
-    message = (
-        f"limited to {_size(limit)}, but mapping the arena takes {_size(needed)} of addresses (not of memory)"
-    )
+        return Finding(
+            name, OK, f"limited to {human_size(limit)}; the arena takes {human_size(needed)} of addresses"
+        )
+    message = f"limited to {human_size(limit)}, but mapping the arena takes {human_size(needed)} of addresses (not of memory)"
     return Finding(name, PROBLEM, message, "ulimit -v unlimited")
 
 
@@ -221,8 +220,8 @@ def check_file_limit(machine: Machine, capacity_bytes: int) -> Finding:
     if limit is None:
         return Finding(name, OK, "no limit (ulimit -f)")
     if limit >= needed:
-        return Finding(name, OK, f"limited to {_size(limit)}; the arena is {_size(needed)} long")
-    message = f"files are limited to {_size(limit)}, but the arena is {_size(needed)} long (sparse)"
+        return Finding(name, OK, f"limited to {human_size(limit)}; the arena is {human_size(needed)} long")
+    message = f"files are limited to {human_size(limit)}, but the arena is {human_size(needed)} long (sparse)"
     return Finding(name, PROBLEM, message, "ulimit -f unlimited")
 
 
@@ -246,7 +245,7 @@ def check_pid_namespace(store_namespace: int | None, own_namespace: int | None) 
     return Finding(name, PROBLEM, message, fix)
 
 
-def _size(count: int) -> str:
+def human_size(count: int) -> str:
     """A size for people."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
