@@ -168,7 +168,7 @@ def run_warm(settings: Settings) -> list[Row]:
         contenders |= _copiers(stack, source)
         with fresh_file(settings.scratch / "shared") as descriptor:
             shared = map_and_copy(descriptor, source.bytes, 2)
-        into_shared = stack.enter_context(Memcpy(source.bytes, shared))
+        into_shared = stack.enter_context(Memcpy(source.bytes, destination=shared))
         contenders["memcpy 2 to shm"] = _copying(into_shared.two, source.size_bytes)
         samples = interleave(contenders, settings.scaled(11, 1), warmups=settings.scaled(3, 1))
         if not settings.baselines_only:

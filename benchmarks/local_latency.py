@@ -153,7 +153,7 @@ def run_case(case: Case, settings: Settings) -> list[Row]:
         if not settings.baselines_only:
             contenders[OURS] = _ours(stack, settings.scratch / f"{case.group}.store", case)
         contenders["LMDB"] = _lmdb(stack, settings.scratch / f"{case.group}.lmdb", case)
-        copies = stack.enter_context(Memcpy(case.payload))
+        copies = stack.enter_context(Memcpy(case.payload, slots=case.block))
         contenders["memcpy 1"] = lambda: {"copy": median_us(copies.one, range(case.block))}
         contenders["memcpy 2"] = lambda: {"copy": median_us(copies.two, range(case.block))}
         samples = interleave(contenders, settings.scaled(25, 2), warmups=settings.scaled(3, 1))

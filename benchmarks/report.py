@@ -1,19 +1,22 @@
 """What a benchmark says in the end: the machine it ran on, a table for people, JSON for programs.
 
-The machine is described by what bears on speed, never by its name or its paths.
+The machine is described by what bears on speed, never by its name or its paths. Run as a command, it turns
+the JSON of a run into the Markdown of docs/benchmarks.md: python benchmarks/report.py FILE
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import OURS, Row, Spread
+from harness import OURS, Row, Spread, Target
 from rich.console import Console
 from rich.table import Table
 
@@ -68,6 +71,48 @@ def print_table(rows: Iterable[Row], machine: Mapping[str, Any], console: Consol
         console.print(f"{key}: {value}", highlight=False, markup=False)
 
 
+def to_markdown(found: Mapping[str, Any]) -> str:
+    """The JSON of a run as Markdown tables."""
+    lines = [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in found["machine"].items()]
+    group = None
+    for row in found["rows"]:
+        if row["group"] != group:
+            group = row["group"]
+            lines += [
+                "",
+                f"### {group}",
+                "",
+                f"| | {OURS} | beside it: figure, ratio | target | |",
+                "|" + "---|" * 5,
+            ]
+        lines.append(_markdown_row(row))
+    return "\n".join(lines)
+
+
+def _markdown_row(row: Mapping[str, Any]) -> str:
+    unit, target = row["unit"], row["target"]
+    beside = []
+    for label, spread in row["baselines"].items():
+        ratio = row["ratios"].get(label)
+        beside.append(
+            f"{label} {_figure(Spread(**spread), unit)}" + (f": {_ratio(Spread(**ratio))}" if ratio else "")
+        )
+    cells = (
+        row["name"],
+        _figure(Spread(**row["ours"]), unit) if row["ours"] else "",
+        "<br>".join(beside),
+        Target(**target).text(unit) if target else "",
+        {None: "", True: "pass", False: "**miss**"}[row["met"]],
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {version}" for key, version in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     beside = [f"{label} {_figure(spread, row.unit)}" for label, spread in row.baselines.items()]
     ratios = [_ratio(row.ratios.get(label)) for label in row.baselines]
@@ -118,3 +163,7 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+if __name__ == "__main__":
+    print(to_markdown(json.loads(Path(sys.argv[1]).read_text())))
