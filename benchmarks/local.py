@@ -73,7 +73,7 @@ def main(
     """Measure one machine's store beside memcpy and raw LMDB."""
     _check_room(parent, size, only)
     # With JSON on standard output, what people read goes to standard error.
-    console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 170)
+    console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 200)
     machine = describe_machine() | {"load_average_start": load_average()}
     with scratch_directory(parent) as scratch:
         settings = Settings(scratch, size, quick, baselines_only, lambda text: click.echo(text, err=True))
