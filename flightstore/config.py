@@ -32,7 +32,9 @@ def parse_bytes(size: int | str) -> int:
         return size
     match = _SIZE.fullmatch(size) if isinstance(size, str) else None
     if match is None or match[2].lower() not in _UNITS:
-        raise InvalidArgument(f"{size!r} is not a size", hint="write a number of bytes, or such as 8GiB or 500MB")
+        raise InvalidArgument(
+            f"{size!r} is not a size", hint="write a number of bytes, or such as 8GiB or 500MB"
+        )
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 

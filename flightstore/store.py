@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import os
 import threading
@@ -76,10 +77,11 @@ def connect(
 
 
 class Store(AbstractStore):
-    """A store in shared memory on this machine. Made by :func:`connect`; thread-safe; usable after fork on both sides.
+    """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
+    on both sides of a fork.
 
-    ``str`` arguments are names, :class:`ObjectID` ones are ids. Handles are cheap; closing one leaves objects and views
-    got through it valid.
+    ``str`` arguments are names, :class:`ObjectID` ones are ids. Handles are cheap; closing
+    one leaves objects and views got through it valid.
     """
 
     def __init__(self, conn: Connection) -> None:
@@ -263,7 +265,7 @@ class Store(AbstractStore):
     def stats(self) -> StoreStats:
         return reports.usage(self._conn)
 
-    def holders(self, ref: Ref) -> list[Holder]:
+    def holders(self, ref: Ref) -> builtins.list[Holder]:
         """The processes that hold references on an object.
 
         Raises:
@@ -280,7 +282,7 @@ class Store(AbstractStore):
     def recover(self) -> RecoverReport:
         return recovery.recover(self._conn)
 
-    def fsck(self) -> list[fsck.Finding]:
+    def fsck(self) -> builtins.list[fsck.Finding]:
         """Everything that is wrong with the store, empty when all is well. Changes nothing."""
         return fsck.fsck(self._conn)
 
@@ -345,8 +347,8 @@ _ASYNC_SLICE_S = 0.5
 async def _in_thread(step: Callable[[float], T | None], timeout: float | None) -> T | None:
     """Repeat `step` (which waits a moment) in a thread until it gives a result or `timeout` has passed.
 
-    The thread is a daemon and looks every half second whether it is still wanted: it holds up neither the loop, nor
-    cancellation, nor the exit of the program.
+    The thread is a daemon and looks every half second whether it is still wanted: it holds up neither
+    the loop, nor cancellation, nor the exit of the program.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T | None] = loop.create_future()

@@ -93,7 +93,7 @@ class Catalog:
         env = _open(self.path, self.map_bytes, self._mode)
         with env.begin() as txn:
             raw = txn.get(keys.FORMAT)
-        version = int.from_bytes(cast(bytes, raw or b""), "big")
+        version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
             env.close()
             raise StoreVersionMismatch(
@@ -103,8 +103,8 @@ class Catalog:
         self._env = env
         return env
 
-    def begin(self, *, write: bool = False) -> lmdb.Transaction:
-        """A transaction. Requires the gate until it has ended."""
+    def begin(self, *, write: bool = False) -> Any:  # Any: lmdb's types say memoryview where it gives bytes
+        """An lmdb.Transaction. Requires the gate until it has ended."""
         env = self._env
         return (env if env is not None else self._reopen()).begin(write=write)
 
@@ -152,7 +152,9 @@ class Catalog:
             return False
         return live_bytes(env) > limit or self.lagging_readers(env) != []
 
-    def lagging_readers(self, env: lmdb.Environment | None = None, behind: int = 1000) -> list[tuple[int, int]]:
+    def lagging_readers(
+        self, env: lmdb.Environment | None = None, behind: int = 1000
+    ) -> list[tuple[int, int]]:
         """(process id, transactions behind) of readers that keep pages from being reused."""
         with self.gate:
             env = env or self.environment()
@@ -167,7 +169,7 @@ class Catalog:
     def clear_stale_readers(self) -> int:
         """Free the reader slots of dead processes; returns how many."""
         with self.gate:
-            return cast(int, self.environment().reader_check())
+            return self.environment().reader_check()
 
     # --- fork, end ---
 
@@ -190,7 +192,7 @@ def live_bytes(env: lmdb.Environment) -> int:
     """Bytes of the pages that hold records."""
     stat = env.stat()
     pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] + 2
-    return cast(int, pages * stat["psize"])
+    return pages * stat["psize"]
 
 
 def scan(txn: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -111,7 +111,7 @@ class WriteTransaction:
 
     def next_serial(self) -> int:
         """A serial number that no object had or will have."""
-        serial = self.counters.next_serial
+        serial: int = self.counters.next_serial
         self.counters.next_serial = serial + 1
         return serial
 

@@ -164,7 +164,9 @@ class Connection:
         error = CatalogFull(
             f"the catalog of {self.path} is full: {used:,} of {size:,} bytes hold records"
             + (f", and old pages are kept for {readers}" if readers else ""),
-            hint="resume or end that process" if readers else "delete objects, or use a store of larger capacity",
+            hint="resume or end that process"
+            if readers
+            else "delete objects, or use a store of larger capacity",
         )
         error.capacity_bytes = self.capacity_bytes
         error.catalog_bytes, error.catalog_used_bytes = size, used
@@ -231,7 +233,9 @@ class Connection:
         self.abandoned.clear()
         self.leases.adopt(childs_file)
         if childs_file is None:
-            self.leases = LeaseTable(self._register, self.arena)  # leases of vanished threads keep the old one
+            self.leases = LeaseTable(
+                self._register, self.arena
+            )  # leases of vanished threads keep the old one
         else:
             childs_file.sign()
         for builder in list(self.builders):
@@ -279,7 +283,9 @@ def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:
             hint="direct clients need read and write permission on its directory and files",
         ) from error
     except lmdb.Error as error:
-        raise StoreDamaged(f"the catalog of {path} cannot be opened: {error}", hint="run 'flightstore doctor'") from error
+        raise StoreDamaged(
+            f"the catalog of {path} cannot be opened: {error}", hint="run 'flightstore doctor'"
+        ) from error
     return connection
 
 

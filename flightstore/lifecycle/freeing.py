@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_PROBING, ObjectRecord, decode_record
 from flightstore.catalog.transaction import WriteTransaction
@@ -18,8 +20,6 @@ from flightstore.lifecycle import extents
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import kernel
 from flightstore.types import ObjectID, Ref
-
-import msgspec
 
 __all__ = ["delete", "delete_unused", "release_name", "resolve", "sweep", "sweep_if_worthwhile"]
 

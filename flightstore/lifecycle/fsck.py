@@ -171,9 +171,13 @@ def _check_objects(picture: _Picture) -> Iterator[Finding]:
             yield Finding("objects", f"the serial number {serial} was not given out yet")
     for key, record in picture.sealed:
         if record.flags & FLAG_PROBING:
-            yield Finding("objects", f"{key[5:].hex()} bears the mark of a conditional delete", recoverable=True)
+            yield Finding(
+                "objects", f"{key[5:].hex()} bears the mark of a conditional delete", recoverable=True
+            )
         if record.nbytes > sum(extent.length for extent in record.extents):
-            yield Finding("objects", f"{key[5:].hex()} has {record.nbytes:,} bytes, more than its extents hold")
+            yield Finding(
+                "objects", f"{key[5:].hex()} has {record.nbytes:,} bytes, more than its extents hold"
+            )
 
 
 def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:

@@ -139,7 +139,9 @@ def reserve_file(path: str, mode: int) -> None:
 def _checked_capacity(path: str, capacity_bytes: int | None) -> int:
     capacity = capacity_bytes if capacity_bytes is not None else _default_capacity(path)
     if capacity < config.MIN_CAPACITY_BYTES:
-        raise InvalidArgument(f"a capacity of {capacity:,} bytes is too small: at least {config.MIN_CAPACITY_BYTES:,}")
+        raise InvalidArgument(
+            f"a capacity of {capacity:,} bytes is too small: at least {config.MIN_CAPACITY_BYTES:,}"
+        )
     if capacity > 1 << 44:
         raise InvalidArgument(f"a capacity of {capacity:,} bytes is more than any machine can address here")
     return rounded_capacity(capacity)

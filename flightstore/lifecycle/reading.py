@@ -24,7 +24,17 @@ from flightstore.memory.leases import Lease
 from flightstore.objects.base import Handle, StoreView
 from flightstore.types import ObjectID, Ref
 
-__all__ = ["acquire", "acquire_many", "bell_for", "describe", "handle_for", "lookup", "not_found", "wait_among", "wait_for"]
+__all__ = [
+    "acquire",
+    "acquire_many",
+    "bell_for",
+    "describe",
+    "handle_for",
+    "lookup",
+    "not_found",
+    "wait_among",
+    "wait_for",
+]
 
 _ROUNDS = 4
 _EMPTY = pa.py_buffer(b"")

@@ -50,9 +50,7 @@ def recover(conn: Connection) -> RecoverReport:
     )
 
 
-def _disown(
-    conn: Connection, tx: WriteTransaction, dead: set[str]
-) -> tuple[int, int, list[tuple[int, int]]]:
+def _disown(conn: Connection, tx: WriteTransaction, dead: set[str]) -> tuple[int, int, list[tuple[int, int]]]:
     """Abort pending objects of dead clients, unmark, and say which ranges are to be repaired."""
     living = {client_id(name) for name in conn.clients.names() if name not in dead}
     aborted = 0
@@ -83,10 +81,15 @@ def _return_ranges(conn: Connection, ranges: list[tuple[int, int]]) -> None:
         still = conn.transact(lambda tx: [one for one in ranges if tx.has_transit(one[0])])
         for start, end in still:
             conn.arena.punch(start, end - start)
-        conn.transact(lambda tx: [extents.make_cold(tx, start, end) for start, end in still])
+        conn.transact(lambda tx: _make_cold(tx, still))
 
     if ranges:
         conn.exclusive(both_steps)
+
+
+def _make_cold(tx: WriteTransaction, ranges: list[tuple[int, int]]) -> None:
+    for start, end in ranges:
+        extents.make_cold(tx, start, end)
 
 
 def _remove_clients(conn: Connection, dead: list[str]) -> None:

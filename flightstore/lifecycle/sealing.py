@@ -153,7 +153,10 @@ def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
 
 
 def _seal_all(
-    conn: Connection, pending: Sequence[tuple[NewObject, Extent]], small: Sequence[NewObject], deadline: float | None
+    conn: Connection,
+    pending: Sequence[tuple[NewObject, Extent]],
+    small: Sequence[NewObject],
+    deadline: float | None,
 ) -> None:
     """One transaction that seals what is pending and stores the small ones, repeated until there is room for those."""
     needed = sum(-(-new.payload.size_bytes // allocator.UNIT) * allocator.UNIT for new in small)
@@ -201,7 +204,8 @@ def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
 def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
     if tx.id_is_taken(session, object_id):
         raise ObjectExists(
-            f"an object with the id {object_id} exists already", hint="ids are never overwritten: delete it first"
+            f"an object with the id {object_id} exists already",
+            hint="ids are never overwritten: delete it first",
         )
 
 
@@ -216,9 +220,7 @@ def _make_visible(
         tx.ring(Control.bell_of(keys.object_key(session, object_id)))
 
 
-def allocate(
-    conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT
-) -> Extent:
+def allocate(conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT) -> Extent:
     """Make a pending object with room for its payload.
 
     Raises:

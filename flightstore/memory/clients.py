@@ -176,4 +176,4 @@ def _process_lives(descriptor: int) -> bool:
     magic, _, pid, start, _, _ = CLIENT_HEADER.unpack(header)
     if magic != CLIENT_MAGIC or not pid:
         return True
-    return kernel.process_start(pid) == start
+    return bool(kernel.process_start(pid) == start)

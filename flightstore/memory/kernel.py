@@ -110,7 +110,7 @@ def futex_wait_any(words: Sequence[tuple[int, int]], timeout_s: float) -> None:
 
     Before Linux 5.16 it watches the first word only, and looks at all of them a hundred times a second.
     """
-    entries = (_WaitEntry * len(words))(*((value, address, _FUTEX_32, 0) for address, value in words))
+    entries = (_WaitEntry * len(words))(*(_WaitEntry(value, address, _FUTEX_32, 0) for address, value in words))
     until = time.monotonic() + timeout_s
     span = _Timespec(int(until), int(until % 1 * 1e9))
     arguments = (ctypes.byref(entries), len(words), 0, ctypes.byref(span), time.CLOCK_MONOTONIC)
@@ -129,7 +129,10 @@ def register_membarrier() -> None:
     Raises:
         OSError: the kernel has no membarrier.
     """
-    if _libc.syscall(_SYS_MEMBARRIER, _BARRIER_REGISTER, 0, 0) and _libc.syscall(_SYS_MEMBARRIER, 0, 0, 0) < 0:
+    if (
+        _libc.syscall(_SYS_MEMBARRIER, _BARRIER_REGISTER, 0, 0)
+        and _libc.syscall(_SYS_MEMBARRIER, 0, 0, 0) < 0
+    ):
         raise _fail("membarrier")
 
 
