@@ -1,9 +1,9 @@
 """What all tests share: the rule about leaving tests out.
 
-A test that needs more than Python packages says so: ``@pytest.mark.needs("mount", "root")``. Each name is a component
-with a probe below. Where a component is missing the test is left out and named at the end of the run, with the
-component; with ``CI=true`` it fails instead, unless the component is one that a CI machine cannot be given
-(`OPTIONAL_COMPONENTS`). No test may be skipped in any other way: such a skip is reported as a failure.
+A test that needs more than Python packages says so: ``@pytest.mark.needs("mount", "root")``. Each name is a
+component with a probe below. Where a component is missing the test is left out and named at the end of the
+run, with the component; with ``CI=true`` it fails instead, unless the component is one that a CI machine cannot
+be given (`OPTIONAL_COMPONENTS`). No test may be skipped in any other way: such a skip is reported as a failure.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def can_mount() -> bool:
 
 
 def memory_cgroup_parent() -> Path | None:
-    """The directory in which a memory control group can be made: version 1's root, or our own group of version 2."""
+    """Where a memory control group can be made: version 1's root, or our own group of version 2."""
     version1 = Path("/sys/fs/cgroup/memory")
     if version1.is_dir():
         return version1

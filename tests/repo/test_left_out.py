@@ -23,7 +23,7 @@ UNAVAILABLE = (
 
 
 def run_pytest(folder: Path, test: str, *, ci: bool) -> tuple[int, str]:
-    """Exit status and output of pytest in a folder that holds our conftest, two missing components and a test."""
+    """Exit status and output of pytest on a folder with our conftest, two missing components and a test."""
     (folder / "conftest.py").write_text(CONFTEST.read_text() + UNAVAILABLE)
     (folder / "pytest.ini").write_text(INI)
     (folder / "test_it.py").write_text(test)
