@@ -2,8 +2,8 @@
 
 A test that needs more than Python packages says so: ``@pytest.mark.needs("mount", "root")``. Each name is a
 component with a probe below. Where a component is missing the test is left out and named at the end of the
-run, with the component; with ``CI=true`` it fails instead, unless the component is one that a CI machine cannot
-be given (`OPTIONAL_COMPONENTS`). No test may be skipped in any other way: such a skip is reported as a failure.
+run, with the component; with ``CI=true`` it fails instead, unless the component is one that a CI machine
+cannot be given (`OPTIONAL_COMPONENTS`). No test may be skipped in any other way: such a skip is a failure.
 """
 
 from __future__ import annotations
