@@ -40,16 +40,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 
-def is_type_checking(node: ast.AST) -> bool:
+def is_type_checking(node: ast.If) -> bool:
     """Whether this is ``if TYPE_CHECKING:``, in either spelling."""
-    return isinstance(node, ast.If) and ast.unparse(node.test).removeprefix("typing.") == "TYPE_CHECKING"
+    return ast.unparse(node.test).removeprefix("typing.") == "TYPE_CHECKING"
 
 
 def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes below `node`, except what runs only in type checkers."""
-    skipped = isinstance(node, ast.If) and is_type_checking(node)
-    children = node.orelse if skipped else ast.iter_child_nodes(node)
-    for child in children:
+    hidden = set(node.body) if isinstance(node, ast.If) and is_type_checking(node) else set()
+    for child in set(ast.iter_child_nodes(node)) - hidden:
         yield child
         yield from runtime_nodes(child)
 
