@@ -104,9 +104,9 @@ class Barrier:
         """Give up this process's descriptors. Idempotent."""
         self._gate.close()
         for name in ("_arrivals_in", "_arrivals_out"):
-            fd, _ = getattr(self, name), setattr(self, name, -1)
-            if fd >= 0:
-                os.close(fd)
+            if getattr(self, name) >= 0:
+                os.close(getattr(self, name))
+                setattr(self, name, -1)
 
     def __enter__(self) -> Self:
         return self

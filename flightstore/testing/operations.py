@@ -1,5 +1,4 @@
-"""The table of operations that are killed at every line: what to prepare, what to run, what must be true
-then.
+"""The table of operations that are killed at every line: what to prepare, to run, and to check afterwards.
 
 Lives here: `Operation` and the table that the command ``python -m flightstore.testing.killpoints`` and the
 crash tests share. Calls the public API only.

@@ -91,7 +91,7 @@ class Watched:
         return self._ending
 
     def receive(self, *, timeout_s: float) -> bool:
-        """Wait for something from the child; False when `timeout_s` has passed or nothing can come any more."""
+        """Wait for something from the child; False after `timeout_s`, or when nothing can come any more."""
         poll = select.poll()
         poll.register(self._control_fd, select.POLLIN)
         if not poll.poll(max(0, timeout_s) * 1000):
@@ -200,7 +200,7 @@ def _run_and_exit(body: Callable[[Link], object], link: Link) -> NoReturn:
 
 def catch_dumps(stack_fd: int) -> None:
     """Have this process write its stacks to `stack_fd` when it crashes or is asked by DUMP_SIGNAL."""
-    # Not dump_traceback_later(): its thread is missing after a fork, and re-arming would wait for it for ever.
+    # Not dump_traceback_later(): its thread is missing after a fork; re-arming would wait for it for ever.
     faulthandler.enable(stack_fd, all_threads=True)
     faulthandler.register(DUMP_SIGNAL, stack_fd, all_threads=True)
 
