@@ -11,9 +11,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from flightstore.testing.killpoints import KillPointFailure, KillReport, OperationFailed
+from flightstore.testing.killpoints import KillPointFailure, OperationFailed
 from flightstore.testing.operations import OPERATIONS
 
 __all__ = ["main"]
@@ -32,14 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     reports, failures = [], []
+    if not options.json:
+        _print_row(COLUMNS)
     for name in names:
         try:
-            reports.append(OPERATIONS[name].check(exhaustive=options.exhaustive))
+            report = OPERATIONS[name].check(exhaustive=options.exhaustive)
         except (KillPointFailure, OperationFailed) as error:
             failures.append(f"{name}: {error}")
-    _print_json(reports, failures) if options.json else _print_table(reports)
-    for failure in failures:
-        print(failure, file=sys.stderr)
+            print(failures[-1], file=sys.stderr, flush=True)
+            continue
+        reports.append(report)
+        if not options.json:
+            _print_row([getattr(report, column) for column in COLUMNS])
+    if options.json:
+        print(
+            json.dumps({"reports": [dataclasses.asdict(report) for report in reports], "failures": failures})
+        )
     return 1 if failures else 0
 
 
@@ -56,12 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_json(reports: list[KillReport], failures: list[str]) -> None:
-    print(json.dumps({"reports": [dataclasses.asdict(report) for report in reports], "failures": failures}))
-
-
-def _print_table(reports: list[KillReport]) -> None:
-    print("  ".join(f"{column:>15}" for column in COLUMNS))
-    for report in reports:
-        row = [getattr(report, column) for column in COLUMNS]
-        print("  ".join(f"{value:>15.1f}" if isinstance(value, float) else f"{value:>15}" for value in row))
+def _print_row(values: Iterable[object]) -> None:
+    cells = [f"{value:.1f}" if isinstance(value, float) else str(value) for value in values]
+    print("  ".join([f"{cells[0]:<24}", *(f"{cell:>14}" for cell in cells[1:])]), flush=True)

@@ -70,7 +70,7 @@ def test_a_crash_is_told_with_its_stack(begin: Callable[..., Any]) -> None:
 def test_a_hang_is_told_with_its_stack(begin: Callable[..., Any]) -> None:
     with begin(sleep_for_ever) as process:
         with pytest.raises(ChildDied, match=r"(?s)still running.*in sleep_for_ever"):
-            process.result(deadline_s=2)
+            process.result(deadline_s=1)
     assert not Path(f"/proc/{process.pid}").exists()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from types import ModuleType
 
 import pytest
 
+from flightstore.testing.killcommand import main
 from flightstore.testing.killpoints import (
     KillPointFailure,
     OperationFailed,
@@ -28,7 +30,7 @@ from flightstore.testing.killpoints import (
     kill_points,
     run_killed,
 )
-from flightstore.testing.operations import Operation
+from flightstore.testing.operations import OPERATIONS, Operation
 
 pytestmark = pytest.mark.req("FAIL-2")
 
@@ -458,6 +460,32 @@ def test_an_operation_of_the_table_runs_by_its_fields(sample: Sample, tmp_path: 
     report = Operation("touch", prepare, module.operation, verify).check(scope=module.scope)
     assert report.operation == "touch"
     assert kinds == [("finished", ["a", "b"]), ("killed", []), ("killed", ["a"])]
+
+
+@pytest.fixture
+def table(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two operations in the command's table: one that holds, one whose check fails."""
+    module = sample(STRAIGHT)
+    run = functools.partial(check_every_line, scope=module.scope)
+    monkeypatch.setattr("flightstore.testing.operations.check_every_line", run)
+
+    def wrong(state: None, outcome: Outcome) -> None:
+        raise AssertionError("all wrong")
+
+    for name, verify in (("good", lambda *_: None), ("bad", wrong)):
+        monkeypatch.setitem(OPERATIONS, name, Operation(name, nothing, lambda _: module.operation(), verify))
+
+
+@pytest.mark.usefixtures("table")
+def test_the_command_prints_counts_and_fails_when_one_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--operation", "good", "--exhaustive"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:6] == ["good", "5", "5", "5", "5", "0"]
+    assert main(["--operation", "good", "bad", "--json"]) == 1
+    printed = capsys.readouterr()
+    counts = json.loads(printed.out)
+    assert counts["reports"][0]["killed"] == 5
+    assert "all wrong" in counts["failures"][0]
+    assert "all wrong" in printed.err
 
 
 def test_the_command_refuses_an_unknown_operation() -> None:
