@@ -1,4 +1,6 @@
-"""Settings: which store is meant, and how large a new one is made. Reads environment variables, calls nothing."""
+"""Settings: which store is meant, and how large a new one is made. Reads environment variables, calls
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 """The LMDB environment of one store in this process: opened when first used, closed around forks.
 
 Rules, each found by breaking it:
-- The map size is the one fixed when the store was made: opening with a smaller one truncates the file under everyone.
+- The map size is the one fixed when the store was made: opening with a smaller one truncates the file under
+  everyone.
 - File space is reserved (`create_catalog`), so that a full file system is never a SIGBUS.
-- Nothing in this process opens ``lock.mdb`` but LMDB: closing any other descriptor of it would drop LMDB's locks.
+- Nothing in this process opens ``lock.mdb`` but LMDB: closing any other descriptor of it would drop LMDB's
+  locks.
 - One environment per store and process (the registry in lifecycle.connection sees to it).
 - An environment inherited over fork is neither used nor closed in the child.
 - Read transactions hold no user code and no waiting: a stopped reader keeps pages from being reused.
@@ -97,7 +99,8 @@ class Catalog:
         if version != CATALOG_VERSION:
             env.close()
             raise StoreVersionMismatch(
-                f"the catalog {self.path} has version {version}, this flightstore reads version {CATALOG_VERSION}",
+                f"the catalog {self.path} has version {version}, "
+                f"this flightstore reads version {CATALOG_VERSION}",
                 hint="use the flightstore that made it",
             )
         self._env = env
@@ -118,7 +121,7 @@ class Catalog:
                 txn.abort()
 
     def resolve(self, name_key: bytes, object_prefix: bytes) -> tuple[bytes, bytes | None] | None:
-        """The id behind a name and that object's record, as of one moment; None when the name does not exist."""
+        """The id behind a name and that object's record, as of one moment; None for an unknown name."""
         with self.gate:
             txn = self.begin()
             try:

@@ -55,7 +55,9 @@ def dying_key(serial: int) -> bytes:
 
 
 def name_key(session: int, name: str) -> bytes:
-    """-> object id. Long names are kept as their beginning and a digest; the whole name is in the object's record."""
+    """-> object id. Long names are kept as their beginning and a digest; the whole name is in the object's
+    record.
+    """
     encoded = name.encode()
     if len(encoded) > _LONGEST_PLAIN:
         encoded = encoded[:_KEPT] + b"\0" + hashlib.blake2b(encoded, digest_size=32).digest()

@@ -1,8 +1,9 @@
 """One space of free ranges as it stands in the catalog.
 
-A range is a record of its table: letter + end -> start, and one of its size index: small letter + size class + end -> nothing.
-Taking from the front of a range changes only the table's value, and the index only when the range leaves its size class.
-What to take, and how ranges join, is decided elsewhere (memory.allocator); this file looks up and applies.
+A range is a record of its table: letter + end -> start, and one of its size index: small letter + size class
++ end -> nothing. Taking from the front of a range changes only the table's value, and the index only when the
+range leaves its size class. What to take, and how ranges join, is decided elsewhere (memory.allocator); this
+file looks up and applies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One write transaction: the LMDB transaction, the counters, the free space, and the bells to ring after it.
 
-Invariant: what the counters say is what the records say, at every commit. `lifecycle.connection` begins and commits;
-functions that change the store take a WriteTransaction and use its methods, so each kind of change is written once.
+Invariant: what the counters say is what the records say, at every commit. `lifecycle.connection` begins and
+commits; functions that change the store take a WriteTransaction and use its methods, so each kind of change
+is written once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Building raw bytes in place: a writable mapping of the object's own pages, until it is sealed.
 
-The builder holds a lease on the object from the beginning, and every view of its memory keeps that lease: however long a
-forgotten view lives, the pages it maps are not given to another object.
+The builder holds a lease on the object from the beginning, and every view of its memory keeps that lease:
+however long a forgotten view lives, the pages it maps are not given to another object.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""This process's view of one store: control page, catalog, arena and client file, shared by all its Store handles.
+"""This process's view of one store: control page, catalog, arena and client file, shared by all its Store
+handles.
 
-There is one Connection per store and process (two LMDB environments on one file in one process would corrupt it), found through the
-registry below. It owns the two ways of changing anything:
+There is one Connection per store and process (two LMDB environments on one file in one process would corrupt
+it), found through the registry below. It owns the two ways of changing anything:
 
 - `write(work)`: one transaction under the writers' lock;
 - `exclusive(work)`: several of them, and whatever lies between, under one hold of the lock.
 
-Both are one function each with its own ``try/finally``, because only so is the lock dropped whatever interrupt comes when
-(memory.writers says why). Bells are rung after the commit and before the unlock.
+Both are one function each with its own ``try/finally``, because only so is the lock dropped whatever
+interrupt comes when (memory.writers says why). Bells are rung after the commit and before the unlock.
 
-Fork. Before: freeze the lease table, make the child's client file, wait for this process's transactions and close the
-catalog. After, in the parent: thaw. After, in the child: take over the client file, cut builders off, forget everything else.
+Fork. Before: freeze the lease table, make the child's client file, wait for this process's transactions and
+close the catalog. After, in the parent: thaw. After, in the child: take over the client file, cut builders
+off, forget everything else.
 """
 
 from __future__ import annotations
@@ -198,7 +200,7 @@ class Connection:
     # --- fork ---
 
     def before_fork(self) -> None:
-        """In the parent, before: the child's leases are written, no transaction runs, the catalog is closed."""
+        """In the parent, before: the child's leases are written, no transaction runs, no catalog is open."""
         self.leases.freeze()
         self._childs_file = self._copy_leases() if self.leases.in_use else None
         self.catalog.gate.acquire()

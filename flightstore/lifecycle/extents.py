@@ -1,6 +1,8 @@
-"""Moves between the kinds of address ranges, within a write transaction: the only place that changes the tiling.
+"""Moves between the kinds of address ranges, within a write transaction: the only place that changes the
+tiling.
 
-Free ranges are warm (backed by memory) or cold; the allocator (memory.allocator) decides, the catalog records.
+Free ranges are warm (backed by memory) or cold; the allocator (memory.allocator) decides, the catalog
+records.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def make_warm(tx: WriteTransaction, start: int, end: int) -> None:
 
 
 def make_cold(tx: WriteTransaction, start: int, end: int) -> None:
-    """A range in transit that was punched becomes free; nothing happens when somebody recovered it already."""
+    """A range in transit that was punched becomes free; nothing happens when it was recovered already."""
     if tx.drop_transit(start):
         edit = allocator.release(tx.cold, start, end)
         tx.cold.apply(edit.removed, edit.added)

@@ -1,10 +1,11 @@
 """Deleting objects, and giving their memory back once nobody reads it.
 
-Deleting takes the id and the names away at once and leaves the object *dying*: recorded, unreachable, its extents intact. A sweep
-returns the extents of those dying objects that no lease names.
+Deleting takes the id and the names away at once and leaves the object *dying*: recorded, unreachable, its
+extents intact. A sweep returns the extents of those dying objects that no lease names.
 
-Why a sweep never frees what somebody reads: it runs under the writers' lock, after a memory barrier on all clients
-(memory.leases has the argument). All dying objects it considers were committed as such before the barrier.
+Why a sweep never frees what somebody reads: it runs under the writers' lock, after a memory barrier on all
+clients (memory.leases has the argument). All dying objects it considers were committed as such before the
+barrier.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ def release_name(tx: WriteTransaction, session: int, name: str, new_id: bytes) -
 def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
     """Delete those objects that nobody holds, and do nothing to the others; returns how many were deleted.
 
-    Exact in spite of readers that take no lock: the objects are first marked as being probed, in a commit of its own.
-    A reader that had published its lease before the barrier is seen; one that comes later sees the mark, and waits for
-    the writers' lock, that is for the outcome. Should this process die in between, whoever sees the mark while holding the
-    lock knows that nobody is probing, and takes it away.
+    Exact in spite of readers that take no lock: the objects are first marked as being probed, in a commit of
+    its own. A reader that had published its lease before the barrier is seen; one that comes later sees the
+    mark, and waits for the writers' lock, that is for the outcome. Should this process die in between,
+    whoever sees the mark while holding the lock knows that nobody is probing, and takes it away.
     """
 
     def both_steps() -> int:

@@ -1,8 +1,8 @@
 """fsck: checks every invariant of the format against what is there. Changes nothing.
 
-All catalog records are read in one transaction, so that a store in use can be checked. What only makes sense when nobody works on
-the store (left-overs of dead clients, the memory behind the arena) is told apart by `recoverable`: `recover()`
-puts it right, and it is no damage.
+All catalog records are read in one transaction, so that a store in use can be checked. What only makes sense
+when nobody works on the store (left-overs of dead clients, the memory behind the arena) is told apart by
+`recoverable`: `recover()` puts it right, and it is no damage.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Picture:
 def fsck(conn: Connection) -> list[Finding]:
     """Everything that is wrong with the store; empty when all is well."""
     picture = _read(conn)
-    findings = [
+    return [
         *_check_tiling(conn, picture),
         *_check_index(picture),
         *_check_extents(picture),
@@ -70,7 +70,6 @@ def fsck(conn: Connection) -> list[Finding]:
         *_check_clients(conn, picture),
         *_check_memory(conn, picture),
     ]
-    return findings
 
 
 def _read(conn: Connection) -> _Picture:
@@ -181,7 +180,9 @@ def _check_objects(picture: _Picture) -> Iterator[Finding]:
 
 
 def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:
-    """No stale client files; nothing pending or in transit belongs to a dead client; leases name known objects."""
+    """No stale client files; nothing pending or in transit belongs to a dead client; leases name known
+    objects.
+    """
     infos = conn.clients.infos()
     living = {info.client for info in infos if info.alive}
     for info in infos:

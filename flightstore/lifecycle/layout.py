@@ -2,10 +2,11 @@
 
     control    identity, writers' lock, usage, bells        clients/   one file per client
     arena      the payload                                  new/       client files being made
-    catalog/   the LMDB environment                         reserve    spare bytes for the day the file system is full
+    catalog/   the LMDB environment                         reserve    spare bytes for the day the file system
+    is full
 
-A store is made under a lock on its directory, and its control file comes last, by rename: a directory without one is not
-a store yet, whatever else is in it, and the next to connect starts over.
+A store is made under a lock on its directory, and its control file comes last, by rename: a directory without
+one is not a store yet, whatever else is in it, and the next to connect starts over.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _no_room(path: str, capacity_bytes: int | None) -> StoreFull:
     free = figures.f_bavail * figures.f_frsize
     needed = config.catalog_bytes_for(capacity_bytes or 0)
     error = StoreFull(
-        f"the file system of {path} has no room for a new store: its catalog alone takes {needed:,} bytes, {free:,} are free",
+        f"the file system of {path} has no room for a new store: "
+        f"its catalog alone takes {needed:,} bytes, {free:,} are free",
         hint="free memory there ('flightstore doctor' lists forgotten stores), or name another directory",
     )
     error.asked_bytes, error.free_bytes = needed, free
@@ -128,7 +130,9 @@ def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> N
 
 
 def reserve_file(path: str, mode: int) -> None:
-    """Make the reserve: bytes that are given up when the file system is full and somebody has to connect to delete."""
+    """Make the reserve: bytes that are given up when the file system is full and somebody has to connect to
+    delete.
+    """
     descriptor = os.open(os.path.join(path, RESERVE_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
@@ -175,7 +179,9 @@ def file_mode(path: str) -> int:
 
 
 def remove_store(path: str) -> None:
-    """Remove a store's files, the control file first, and its directory unless it is a mount point or holds more."""
+    """Remove a store's files, the control file first, and its directory unless it is a mount point or holds
+    more.
+    """
     with _locked(path):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(path, "control"))

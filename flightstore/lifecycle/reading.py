@@ -1,9 +1,10 @@
 """Getting objects: from a name or id to a leased, mapped object.
 
-`acquire` is the reader's half of the lease protocol (memory.leases): look the record up, publish a lease on its serial, look again.
-When the second look finds the same object, whoever frees memory from now on sees the lease. When it does not, the object was
-deleted or replaced in between: drop the lease and begin again. After a few rounds, or when the object is being
-probed by a conditional delete, the same is done under the writers' lock, where nothing can change.
+`acquire` is the reader's half of the lease protocol (memory.leases): look the record up, publish a lease on
+its serial, look again. When the second look finds the same object, whoever frees memory from now on sees the
+lease. When it does not, the object was deleted or replaced in between: drop the lease and begin again. After
+a few rounds, or when the object is being probed by a conditional delete, the same is done under the writers'
+lock, where nothing can change.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def acquire(conn: Connection, session: int, ref: Ref) -> Acquired | None:
     """A leased object, or None when there is none.
 
     Raises:
-        StoreBusy: the object is being probed or replaced all the time, and the writers' lock was not to be had.
+        StoreBusy: the object is being probed or replaced all the time, and the writers' lock was not to be
+        had.
     """
     if conn.leases.frozen:
         conn.thaw_if_possible()

@@ -63,7 +63,7 @@ def _disown(conn: Connection, tx: WriteTransaction, dead: set[str]) -> tuple[int
 
 
 def _unmark_all(tx: WriteTransaction) -> int:
-    """Whoever marked an object holds the writers' lock while it probes; we hold it, so marks are left-overs."""
+    """Whoever marked an object holds the writers' lock while it probes: what we find is left over."""
     count = 0
     for key, raw in tx.records(keys.OBJECT):
         record = decode_record(raw)
@@ -77,7 +77,8 @@ def _return_ranges(conn: Connection, ranges: list[tuple[int, int]]) -> None:
     """Punch what dead clients had in transit, and return it to the cold ranges."""
 
     def both_steps() -> None:
-        # Under the lock: two recoveries at once must not punch a range that the other has returned and a third one uses.
+        # Under the lock: two recoveries at once must not punch a range that the other has returned and a
+        # third one uses.
         still = conn.transact(lambda tx: [one for one in ranges if tx.has_transit(one[0])])
         for start, end in still:
             conn.arena.punch(start, end - start)

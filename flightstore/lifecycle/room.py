@@ -1,7 +1,8 @@
 """Making room for payload.
 
-`extents.take` allocates inside a write transaction, from warm ranges only. When it finds nothing, the caller leaves its
-transaction and calls `make_room`, which tries in this order, each step outside of any transaction that readers or writers wait for:
+`extents.take` allocates inside a write transaction, from warm ranges only. When it finds nothing, the caller
+leaves its transaction and calls `make_room`, which tries in this order, each step outside of any transaction
+that readers or writers wait for:
 
 1. give back what deleted objects no longer need (a sweep);
 2. back fresh addresses with memory, while the capacity allows;
@@ -10,8 +11,9 @@ transaction and calls `make_room`, which tries in this order, each step outside 
 5. wait until somebody frees something, as long as the caller allows;
 and then says StoreFull, with numbers.
 
-A range whose backing is being changed is *in transit*: recorded with its client, and used by nobody. If the client dies,
-recovery punches the range and returns it to the cold ones, which is right whichever way it was going.
+A range whose backing is being changed is *in transit*: recorded with its client, and used by nobody. If the
+client dies, recovery punches the range and returns it to the cold ones, which is right whichever way it was
+going.
 """
 
 from __future__ import annotations
@@ -157,7 +159,9 @@ def _begin_punch(conn: Connection, tx: WriteTransaction, nbytes: int, align: int
 def _end_punch(
     conn: Connection, tx: WriteTransaction, ranges: list[tuple[int, int]], nbytes: int, align: int
 ) -> tuple[int, int] | None:
-    """The punched ranges become cold. The growth is planned first, so that it comes out as when they were chosen."""
+    """The punched ranges become cold. The growth is planned first, so that it comes out as when they were
+    chosen.
+    """
     mine = [(start, end) for start, end in ranges if tx.has_transit(start)]
     freed = sum(end - start for start, end in mine)
     tx.counters.backed_bytes -= freed

@@ -1,11 +1,13 @@
 """Making objects: from a payload to a sealed object, or to nothing at all.
 
-Small payloads are allocated, written and sealed in one transaction. Large ones take two, with the copy in between, outside of
-any lock: *allocate* (the object is pending: recorded with its client, invisible), copy, *seal*. If the client dies or the copy is
-interrupted, the pending object is aborted, by the client itself or by recovery. An extent that is being written is named by
-no lease and needs none: it belongs to a pending object of a live client.
+Small payloads are allocated, written and sealed in one transaction. Large ones take two, with the copy in
+between, outside of any lock: *allocate* (the object is pending: recorded with its client, invisible), copy,
+*seal*. If the client dies or the copy is interrupted, the pending object is aborted, by the client itself or
+by recovery. An extent that is being written is named by no lease and needs none: it belongs to a pending
+object of a live client.
 
-Either way the object becomes visible, under its id and name, at one commit; a name it takes over changes hands in the same one.
+Either way the object becomes visible, under its id and name, at one commit; a name it takes over changes
+hands in the same one.
 """
 
 from __future__ import annotations
@@ -158,7 +160,9 @@ def _seal_all(
     small: Sequence[NewObject],
     deadline: float | None,
 ) -> None:
-    """One transaction that seals what is pending and stores the small ones, repeated until there is room for those."""
+    """One transaction that seals what is pending and stores the small ones, repeated until there is room for
+    those.
+    """
     needed = sum(-(-new.payload.size_bytes // allocator.UNIT) * allocator.UNIT for new in small)
 
     def work(tx: WriteTransaction) -> None:

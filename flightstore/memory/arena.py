@@ -1,10 +1,11 @@
 """The arena: the sparse file that holds every payload, mapped once per process.
 
-Readers see it through a read-only mapping, so that nothing that came out of the store can be written to, by any
-library. Writers of this package use a second, writable mapping, made when first needed and handed to nobody.
+Readers see it through a read-only mapping, so that nothing that came out of the store can be written to, by
+any library. Writers of this package use a second, writable mapping, made when first needed and handed to
+nobody.
 
-Invariants: the file's length never changes after creation. A mapping is never closed while the process lives, because
-views may use it. A hole is never read through a mapping: reading would back it with memory.
+Invariants: the file's length never changes after creation. A mapping is never closed while the process lives,
+because views may use it. A hole is never read through a mapping: reading would back it with memory.
 """
 
 from __future__ import annotations
@@ -126,9 +127,9 @@ class _Pages(mmap.mmap):
 class BuilderRange:
     """The pages of one object being built, mapped writable by themselves.
 
-    `freeze` puts a private mapping over them: a view forgotten by the builder can still be written to, but no write
-    reaches the store. The writable mapping is not inherited over fork: a child could otherwise write to the object
-    after it was sealed. A child gets the private mapping instead (`freeze` in the fork hook).
+    `freeze` puts a private mapping over them: a view forgotten by the builder can still be written to, but no
+    write reaches the store. The writable mapping is not inherited over fork: a child could otherwise write to
+    the object after it was sealed. A child gets the private mapping instead (`freeze` in the fork hook).
     """
 
     def __init__(self, descriptor: int, offset: int, nbytes: int, lease: object) -> None:

@@ -1,7 +1,8 @@
 """All clients of a store, seen from one of them: who lives, who is dead, who holds what.
 
-A client is dead when its file's lock can be taken, or when the process named in its header is gone (a process forked
-by C code, which runs no hooks of ours, keeps the lock alive). Entries of a dead client count until `reap` removed its file.
+A client is dead when its file's lock can be taken, or when the process named in its header is gone (a process
+forked by C code, which runs no hooks of ours, keeps the lock alive). Entries of a dead client count until
+`reap` removed its file.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Clients:
     def held(self) -> set[int]:
         """Serials of all objects that any client holds.
 
-        Exact for deletes committed before a membarrier that came before this call; requires the writers' lock.
+        Exact for deletes committed before a membarrier that came before this call; requires the writers'
+        lock.
         """
         serials: set[int] = set()
         for name in self.names():
@@ -128,7 +130,9 @@ class Clients:
         return removed
 
     def reset_after_fork(self) -> None:
-        """In a forked child: forget the parent's own mapping cache, which other threads may have been changing."""
+        """In a forked child: forget the parent's own mapping cache, which other threads may have been
+        changing.
+        """
         self._maps = {}
 
 

@@ -1,11 +1,12 @@
 """The control file: two pages that every client maps, and the first thing a client reads.
 
-Page 0 holds the store's identity (fixed when the store is made, checksummed), the writers' lock and the usage figures;
-page 1 the bell words. The bytes are specified in docs/format.md; never move or renumber a field.
+Page 0 holds the store's identity (fixed when the store is made, checksummed), the writers' lock and the usage
+figures; page 1 the bell words. The bytes are specified in docs/format.md; never move or renumber a field.
 
-Invariants: identity never changes. Everything else is written only by the holder of the writers' lock, with single
-aligned stores, so that it can be read without a lock. The usage figures repeat what the catalog says, for readers
-that will not open it; a writer that dies before it wrote them leaves them one transaction behind, until the next one.
+Invariants: identity never changes. Everything else is written only by the holder of the writers' lock, with
+single aligned stores, so that it can be read without a lock. The usage figures repeat what the catalog says,
+for readers that will not open it; a writer that dies before it wrote them leaves them one transaction behind,
+until the next one.
 """
 
 from __future__ import annotations

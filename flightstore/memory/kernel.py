@@ -1,7 +1,8 @@
-"""The kernel calls that Python does not offer: futex, membarrier, madvise, fallocate's punch, mmap at an address.
+"""The kernel calls that Python does not offer: futex, membarrier, madvise, fallocate's punch, mmap at an
+address.
 
-Calls that can block go through ``_libc`` (ctypes drops the GIL around them), calls that cannot through ``_quick``
-(it keeps the GIL, which is twice as fast). Every function raises OSError with the kernel's errno.
+Calls that can block go through ``_libc`` (ctypes drops the GIL around them), calls that cannot through
+``_quick`` (it keeps the GIL, which is twice as fast). Every function raises OSError with the kernel's errno.
 """
 
 from __future__ import annotations
@@ -110,7 +111,9 @@ def futex_wait_any(words: Sequence[tuple[int, int]], timeout_s: float) -> None:
 
     Before Linux 5.16 it watches the first word only, and looks at all of them a hundred times a second.
     """
-    entries = (_WaitEntry * len(words))(*(_WaitEntry(value, address, _FUTEX_32, 0) for address, value in words))
+    entries = (_WaitEntry * len(words))(
+        *(_WaitEntry(value, address, _FUTEX_32, 0) for address, value in words)
+    )
     until = time.monotonic() + timeout_s
     span = _Timespec(int(until), int(until % 1 * 1e9))
     arguments = (ctypes.byref(entries), len(words), 0, ctypes.byref(span), time.CLOCK_MONOTONIC)
@@ -149,9 +152,11 @@ def membarrier() -> None:
 
 
 def populate_write(address: int, nbytes: int) -> None:
-    """Back the pages of ``[address, address + nbytes)`` with memory and map them writable, without touching data.
+    """Back the pages of ``[address, address + nbytes)`` with memory and map them writable, without touching
+    data.
 
-    Only a hint: where the kernel is too old or memory is short, the copy that follows faults the pages in itself.
+    Only a hint: where the kernel is too old or memory is short, the copy that follows faults the pages in
+    itself.
     """
     begin = address // PAGE_BYTES * PAGE_BYTES
     _libc.madvise(begin, address + nbytes - begin, _MADV_POPULATE_WRITE)
@@ -164,7 +169,9 @@ def set_dont_fork(address: int, nbytes: int) -> None:
 
 
 def map_private_over(address: int, nbytes: int, descriptor: int, offset: int) -> None:
-    """Replace the mapping at `address` by a private, writable one of the same file range: writes stay in this process."""
+    """Replace the mapping at `address` by a private, writable one of the same file range: writes stay in this
+    process.
+    """
     flags = _MAP_PRIVATE | _MAP_FIXED
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     if _libc.mmap(address, nbytes, protection, flags, descriptor, offset) != address:

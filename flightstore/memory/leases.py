@@ -1,22 +1,23 @@
 """Leases: which objects this process uses, written where every other process can read it.
 
-Each client process has one file in ``clients/``, locked (flock) while the process lives. Behind a header page it is an
-array of 8-byte entries; an entry that holds an object's serial number is one reference on that object. The kernel
-drops the lock however the process dies, so references survive nothing they should not.
+Each client process has one file in ``clients/``, locked (flock) while the process lives. Behind a header page
+it is an array of 8-byte entries; an entry that holds an object's serial number is one reference on that
+object. The kernel drops the lock however the process dies, so references survive nothing they should not.
 
-Taking a lease: build the Lease, pop a free entry, store the serial in it, **then** look in the catalog whether the object is still
-there (`lifecycle.reading` does that); if not, drop the lease and look again. Whoever frees memory first commits the
-delete, then issues a memory barrier on all clients, then reads all entries. So either the reader's entry is seen, or the
-reader's second look no longer finds the object.
+Taking a lease: build the Lease, pop a free entry, store the serial in it, **then** look in the catalog
+whether the object is still there (`lifecycle.reading` does that); if not, drop the lease and look again.
+Whoever frees memory first commits the delete, then issues a memory barrier on all clients, then reads all
+entries. So either the reader's entry is seen, or the reader's second look no longer finds the object.
 
-Giving back is two steps, store zero and append the index to a deque. Both are atomic in CPython, so it may run inside a
-finalizer, on any thread, in the middle of anything. It never touches the catalog.
+Giving back is two steps, store zero and append the index to a deque. Both are atomic in CPython, so it may
+run inside a finalizer, on any thread, in the middle of anything. It never touches the catalog.
 
-Fork. The child needs leases of its own on everything it inherited views of. Before the fork the parent (1) *freezes* its
-table: leases given back stay written for the moment; (2) makes a client file for the child with a copy of all entries.
-After the fork it *thaws* as soon as it has held the writers' lock once. Memory is only freed by a holder of that lock,
-who lists the client files and then reads them: one that listed before the child's file was there still sees the parent's
-entries, and one that starts later sees the child's. So the fork itself waits for nobody.
+Fork. The child needs leases of its own on everything it inherited views of. Before the fork the parent (1)
+*freezes* its table: leases given back stay written for the moment; (2) makes a client file for the child with
+a copy of all entries. After the fork it *thaws* as soon as it has held the writers' lock once. Memory is only
+freed by a holder of that lock, who lists the client files and then reads them: one that listed before the
+child's file was there still sees the parent's entries, and one that starts later sees the child's. So the
+fork itself waits for nobody.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ class LeaseTable:
         return file
 
     def adopt(self, file: ClientFile | None) -> None:
-        """In a forked child: go on in the child's own file; without one, in private memory that nobody reads."""
+        """In a forked child: go on in the child's own file; without one, in memory that nobody reads."""
         used = HEADER_WORDS + self.high_water
         self._growing = threading.Lock()
         self._file = file

@@ -1,11 +1,12 @@
 """The writers' lock: one process at a time changes the store.
 
-It is a POSIX mutex in the control page: process-shared, **robust** (the kernel hands it on when its holder dies,
-at whatever instruction) and **error-checking** (unlocking it without holding it is refused, harmlessly). LMDB has such a
-lock too, but waits for it without limit; ours comes first, with a deadline, and can say who holds it.
+It is a POSIX mutex in the control page: process-shared, **robust** (the kernel hands it on when its holder
+dies, at whatever instruction) and **error-checking** (unlocking it without holding it is refused,
+harmlessly). LMDB has such a lock too, but waits for it without limit; ours comes first, with a deadline, and
+can say who holds it.
 
-Interrupts. A KeyboardInterrupt may arrive between any two bytecodes, also just after the lock was taken. So callers
-write, in one function::
+Interrupts. A KeyboardInterrupt may arrive between any two bytecodes, also just after the lock was taken. So
+callers write, in one function::
 
     try:
         lock.acquire(timeout_s)
@@ -13,9 +14,10 @@ write, in one function::
     finally:
         lock.release()
 
-``release`` is the C function itself: no bytecode of ours runs between the end of the ``try`` block and the unlock, and
-when ``acquire`` failed it does nothing, because the mutex checks its owner. The price: the lock must not be taken twice by
-one thread; `acquire` refuses that before it touches the lock, and so must be called outside the ``try`` of an outer holder.
+``release`` is the C function itself: no bytecode of ours runs between the end of the ``try`` block and the
+unlock, and when ``acquire`` failed it does nothing, because the mutex checks its owner. The price: the lock
+must not be taken twice by one thread; `acquire` refuses that before it touches the lock, and so must be
+called outside the ``try`` of an outer holder.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class WritersLock:
 
     @staticmethod
     def initialise(address: int) -> None:
-        """Make a fresh, unlocked mutex at `address`. Only the store's creator does this, before anybody else connects."""
+        """Make a fresh, unlocked mutex at `address`. Only the store's creator does this, before anybody else
+        connects.
+        """
         attributes = ctypes.create_string_buffer(64)
         _libc.pthread_mutexattr_init(attributes)
         _libc.pthread_mutexattr_setpshared(attributes, _PROCESS_SHARED)

@@ -1,7 +1,7 @@
 """Blobs: raw bytes. May call objects.base.
 
-A blob made in place has an empty layout; one that was put records the element format of the buffer it came from,
-where that is not plain bytes, so that the value compares equal to what was put.
+A blob made in place has an empty layout; one that was put records the element format of the buffer it came
+from, where that is not plain bytes, so that the value compares equal to what was put.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Any picklable object: its pickle (protocol 5), and its large buffers beside it, out of band. May call objects.base.
+"""Any picklable object: its pickle (protocol 5), and its large buffers beside it, out of band. May call
+objects.base.
 
-The extent: the pickle, then (where there are buffers) an index of uint64 pairs (offset, length), then the buffers,
-each at a multiple of 64 bytes. Unpickling hands the buffers over as they lie in the store, read-only, not copied.
-Unpickling runs code of the pickle: who may write to the store may run code in whoever reads objects of this kind.
+The extent: the pickle, then (where there are buffers) an index of uint64 pairs (offset, length), then the
+buffers, each at a multiple of 64 bytes. Unpickling hands the buffers over as they lie in the store,
+read-only, not copied. Unpickling runs code of the pickle: who may write to the store may run code in whoever
+reads objects of this kind.
 """
 
 from __future__ import annotations

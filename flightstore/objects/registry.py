@@ -1,12 +1,13 @@
-"""Which encoder takes a value, and which class opens a stored object. May call the other modules of this room.
+"""Which encoder takes a value, and which class opens a stored object. May call the other modules of this
+room.
 
-Dispatch is by the value's exact type. Types of other libraries are known by qualified name: a value of such a type can
-only exist once its library is imported, so nothing is ever imported here that the user has not imported, and the
-modules that need NumPy or Arrow are loaded with the first value that needs them.
+Dispatch is by the value's exact type. Types of other libraries are known by qualified name: a value of such a
+type can only exist once its library is imported, so nothing is ever imported here that the user has not
+imported, and the modules that need NumPy or Arrow are loaded with the first value that needs them.
 
-In this order: a registered type; a handle of a stored object (copied as it is); a foreign Arrow producer; pickle. A
-subclass of a registered type is not taken for its parent, since its type would be lost: it goes to pickle. Where
-pickle is not allowed or refuses, whatever exposes its bytes is stored as bytes.
+In this order: a registered type; a handle of a stored object (copied as it is); a foreign Arrow producer;
+pickle. A subclass of a registered type is not taken for its parent, since its type would be lost: it goes to
+pickle. Where pickle is not allowed or refuses, whatever exposes its bytes is stored as bytes.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def _encode_other(value: Any, pickle: bool) -> Payload:
     if refusal is not None:
         raise refusal
     raise NotStorable(
-        f"a value of type {_qualified_name(type(value))} can only be stored by pickle, which pickle=False forbids",
+        f"a value of type {_qualified_name(type(value))} can only be stored by pickle, "
+        "which pickle=False forbids",
         hint="convert it to bytes, a NumPy array or a data frame, or allow pickle",
     )
 
@@ -143,7 +145,9 @@ def _is_foreign_arrow_producer(kind: type) -> bool:
 
 
 def _encode_exposed_bytes(value: Any) -> Payload | None:
-    """The value as bytes, where its type is made of nothing else; arrays with a structure of their own are not."""
+    """The value as bytes, where its type is made of nothing else; arrays with a structure of their own are
+    not.
+    """
     if any(
         _qualified_name(base) == "numpy.generic" or base.__module__ == "numpy" for base in type(value).__mro__
     ):
