@@ -1,17 +1,18 @@
-"""Copying payload into mapped memory: every piece to its place, zeros everywhere else, by several threads if large.
+"""Copying payload into mapped memory: each piece to its place, zeros elsewhere, in several threads if large.
 
 Calls nothing else of flightstore. Invariants:
 
-- Every byte of the target range is written: padding is zeroed, so that no earlier object's bytes show through.
-- When :func:`copy_pieces` returns or raises, nobody writes to the target any more. The caller may give the memory
-  back at once, even if what ended the copy was Ctrl-C.
+- Every byte of the target range is written: padding is zeroed, so that no earlier object's bytes show
+  through.
+- When :func:`copy_pieces` returns or raises, nobody writes to the target any more. The caller may give the
+  memory back at once, even if what ended the copy was Ctrl-C.
 - Threads live for one copy: nothing to inherit by a fork, nothing to wait for at exit.
 
-How the sizes were chosen. ``memmove`` releases the GIL (ctypes), and glibc switches to non-temporal stores for calls
-larger than about 3/4 of the last-level cache, which run nearly twice as fast on a large copy. So a large piece is
-given to ``memmove`` in calls as large as can be, bounded by MAX_CALL_BYTES so that Ctrl-C is noticed. Cold memory is
-different: there each run is populated and then copied while its page tables are warm, in steps of
-POPULATE_RUN_BYTES.
+How the sizes were chosen. ``memmove`` releases the GIL (ctypes), and glibc switches to non-temporal stores
+for calls larger than about 3/4 of the last-level cache, which run nearly twice as fast on a large copy. So a
+large piece is given to ``memmove`` in calls as large as can be, bounded by MAX_CALL_BYTES so that Ctrl-C is
+noticed. Cold memory is different: there each run is populated and then copied while its page tables are warm,
+in steps of POPULATE_RUN_BYTES.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ import pyarrow as pa
 __all__ = ["Populate", "address_of", "copy_pieces"]
 
 Populate: TypeAlias = Callable[[int, int], None]
-"""Called as ``populate(offset, nbytes)`` before the run at `offset` of the target is written; from any thread."""
+"""Called as ``populate(offset, nbytes)`` before the run at `offset` of the target is written; from any
+thread.
+"""
 
 MAX_CALL_BYTES = 512 << 20
 POPULATE_RUN_BYTES = 8 << 20
-INLINE_BYTES = 2 << 20
-"""Below this a second thread costs more (about 0.1 ms to start) than it brings."""
+INLINE_BYTES = 6 << 20
+"""Below this a second thread costs more (about 0.2 ms to start) than it brings: break-even measured at 6 MiB.
+"""
 TINY_BYTES = 4096
 PAGE_BYTES = 4096
 
@@ -229,10 +233,10 @@ def _start(worker: _Worker) -> bool:
 def _quiesce(workers: list[_Worker], job: _Job) -> None:
     """Return only when no worker writes, or ever will.
 
-    ``join`` would not do: Ctrl-C can leave ``start`` when the thread exists but is not known as started. A worker
-    writes only while it holds its gate, and looks at `stop` first: once `stop` is set, each gate taken once proves
-    that its worker is done, or will find `stop` when it comes. Another Ctrl-C in here begins the wait again; the
-    first exception is what the caller sees.
+    ``join`` would not do: Ctrl-C can leave ``start`` when the thread exists but is not known as started. A
+    worker writes only while it holds its gate, and looks at `stop` first: once `stop` is set, each gate taken
+    once proves that its worker is done, or will find `stop` when it comes. Another Ctrl-C in here begins the
+    wait again; the first exception is what the caller sees.
     """
     while True:
         try:

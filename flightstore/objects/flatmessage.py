@@ -1,8 +1,8 @@
-"""Arrow IPC messages as bytes: find the buffer list in a message's flatbuffer and move the buffers to 64-byte offsets.
+"""Arrow IPC messages as bytes: find a message's list of buffers and move the buffers to multiples of 64.
 
-pyarrow pads body buffers to 8 bytes and offers no option, yet a reader takes whatever offsets the message names. So
-the message the writer made is kept, and only its numbers are changed: the offset of each buffer and the length of the
-body. No other byte of the flatbuffer moves, so it stays valid for every reader.
+pyarrow pads body buffers to 8 bytes and offers no option, yet a reader takes whatever offsets the message
+names. So the message the writer made is kept, and only its numbers are changed: the offset of each buffer and
+the length of the body. No other byte of the flatbuffer moves, so it stays valid for every reader.
 
 Calls nothing else. The format, little-endian throughout, of what is walked here:
 
@@ -15,7 +15,7 @@ Calls nothing else. The format, little-endian throughout, of what is walked here
 
     Message         fields: 0 version, 1 header type (uint8), 2 header (reference), 3 body length (int64)
     DictionaryBatch fields: 0 id, 1 data (reference to a RecordBatch), 2 is delta
-    RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression, 4 variadic counts
+    RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression
     Buffer          = int64 offset in the body | int64 length
 """
 
@@ -73,7 +73,8 @@ def realign(metadata: bytearray) -> tuple[list[tuple[int, int, int]], int]:
     """Change `metadata` (of a record or dictionary batch) so that every buffer begins at a multiple of 64.
 
     Returns:
-        The moves of the buffers that are not empty, as (old offset, new offset, length), and the new body length.
+        The moves of the buffers that are not empty, as (old offset, new offset, length), and the new body
+        length.
     """
     root = _follow(metadata, 0)
     batch = _follow(metadata, _field(metadata, root, 2))
@@ -100,6 +101,6 @@ def realign(metadata: bytearray) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def sealed_message(metadata: bytes | bytearray) -> bytes:
-    """Prefix, metadata, and padding, so that a body after it begins at a multiple of 64 if the message does."""
+    """Prefix, metadata, and padding: a body after it begins at a multiple of 64 if the message does."""
     length = ((PREFIX_BYTES + len(metadata) + 63) & -64) - PREFIX_BYTES
     return b"\xff\xff\xff\xff" + length.to_bytes(4, "little") + bytes(metadata).ljust(length, b"\0")

@@ -1,13 +1,13 @@
-"""Arrow record batches <-> one complete Arrow IPC stream in an extent, every body buffer at a multiple of 64 bytes.
+"""Arrow record batches <-> one Arrow IPC stream in an extent, every body buffer at a multiple of 64 bytes.
 
 May call objects.flatmessage and objects.base. Invariants:
 
-- The stored bytes are a stream that stock readers of any language read in place: schema, dictionary and record batch
-  messages, end of stream; never compressed.
-- Bodies are placed, not copied: pieces refer to the caller's buffers until the store has copied them, once. Only
-  small batches are laid out in a buffer of their own, because that is quicker than many small pieces.
-- A schema is written and parsed once per process. What depends on more than its bytes (extension types, which a
-  process may register at any time) is never cached.
+- The stored bytes are a stream that stock readers of any language read in place: schema, dictionary and
+  record batch messages, end of stream; never compressed.
+- Bodies are placed, not copied: pieces refer to the caller's buffers until the store has copied them, once.
+  Only small batches are laid out in a buffer of their own, because that is quicker than many small pieces.
+- A schema is written and parsed once per process. What depends on more than its bytes (extension types, which
+  a process may register at any time) is never cached.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ EXTENSION_KEY = b"ARROW:extension:name"
 
 
 class TableLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How a table lies in its extent. A stored format: never reorder or remove a field, append with a default."""
+    """How a table lies in its extent. A stored format: never reorder or remove a field, append with a
+    default.
+    """
 
     version: int
     """FORMAT_VERSION of the writer."""
@@ -135,10 +137,10 @@ def _layout(
 class _Plan:
     """How to lay out small batches that all look alike, down to the length of every buffer.
 
-    Rows of fixed-width columns put one after the other produce the very same metadata each time. Where metadata
-    comes a second time, what was worked out for it is kept: the new messages, and two struct formats, one that takes
-    the buffers out of the body as Arrow wrote it, one that puts them back with zeros between them. That is three
-    times as fast as moving them one by one.
+    Rows of fixed-width columns put one after the other produce the very same metadata each time. Where
+    metadata comes a second time, what was worked out for it is kept: the new messages, and two struct
+    formats, one that takes the buffers out of the body as Arrow wrote it, one that puts them back with zeros
+    between them. That is three times as fast as moving them one by one.
     """
 
     __slots__ = ("gather", "layout", "num_rows", "origin", "prefix", "scatter", "size_bytes", "written")
@@ -153,7 +155,8 @@ class _Plan:
         origin: int,
     ) -> None:
         self.written = written
-        """Prefix and metadata as Arrow writes them; they hold the number of rows and every buffer's length."""
+        """Prefix and metadata as Arrow writes them; they hold the number of rows and every buffer's length.
+        """
         self.prefix = prefix
         self.layout = layout
         self.num_rows = rows
@@ -302,7 +305,8 @@ def _encode_captured(
 def _body_slice(body: dict[int, Any], offset: int, length: int) -> Any:
     """The `length` bytes at `offset` of a body that was written as the buffers `body`.
 
-    A buffer is normally one write. Were a writer to cut or join them, the body is put together first: slower, right.
+    A buffer is normally one write. Were a writer to cut or join them, the body is put together first: slower,
+    right.
     """
     data = body.get(offset)
     size = -1 if data is None else data.size if isinstance(data, pa.Buffer) else len(data)

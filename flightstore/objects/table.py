@@ -117,7 +117,7 @@ class Table(Object):
         self._table: pa.Table | None = None
 
     def to_arrow(self) -> pa.Table:
-        """The table in the store's memory, read-only; valid as long as it, or anything taken from it, lives."""
+        """The table in the store's memory, read-only; valid as long as anything taken from it lives."""
         table = self._table
         if table is None:
             handle = self._live
@@ -158,7 +158,8 @@ class Table(Object):
         return names
 
     def to_pandas(self, **options: Any) -> Any:
-        """A pandas data frame; numeric columns without nulls and of one batch share the store's memory, read-only.
+        """A pandas data frame; numeric columns without nulls and of one batch share the store's memory,
+        read-only.
 
         Args:
             options: Handed to ``pyarrow.Table.to_pandas``; `split_blocks` is True unless given.
@@ -180,7 +181,8 @@ class Table(Object):
         return polars.from_arrow(self.to_arrow(), rechunk=False)
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
-        """The values of a table of one column; shared where the type allows (numbers without nulls, one batch).
+        """The values of a table of one column; shared where the type allows (numbers without nulls, one
+        batch).
 
         Raises:
             InvalidArgument: the table has not exactly one column.
@@ -214,7 +216,7 @@ class Table(Object):
         return self.to_arrow()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Arrow's PyCapsule protocol: how pandas, polars, DuckDB and others read the table, without a copy."""
+        """Arrow's PyCapsule protocol: how pandas, polars, DuckDB and others read the table, not copied."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """Tensors: NumPy arrays of any dtype but object. May call objects.base.
 
-The extent holds the elements, C or Fortran ordered, nothing else (a long description of the dtype follows them). What
-NumPy cannot describe in plain text (object dtypes, dtypes of other libraries) is refused here and left to pickle.
+The extent holds the elements, C or Fortran ordered, nothing else (a long description of the dtype follows
+them). What NumPy cannot describe in plain text (object dtypes, dtypes of other libraries) is refused here and
+left to pickle.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def _restore(described: bytes) -> np.dtype[Any]:
 
 
 def _tuples(descr: Any, *, inner: bool = False) -> Any:
-    """msgpack has one kind of sequence; NumPy wants lists of fields, and tuples for fields, titles and shapes."""
+    """msgpack has one kind of sequence; NumPy wants lists of fields, and tuples for fields, titles and
+    shapes.
+    """
     if isinstance(descr, str):
         return descr
     if inner:
