@@ -107,8 +107,8 @@ def copy_pieces(
     """
     if populate is None and size_bytes <= TINY_BYTES and len(pieces) == 1:
         offset, data = pieces[0]
-        if not offset and type(data) is bytes and len(data) == size_bytes:
-            _memmove(base_address, data, size_bytes)
+        if not offset and type(data) is bytes and len(data) <= size_bytes:
+            _memmove(base_address, data.ljust(size_bytes, b"\0"), size_bytes)
             return
     held: list[Any] = []
     runs = _plan(size_bytes, pieces, held)

@@ -34,13 +34,13 @@ _decode_layout = msgspec.msgpack.Decoder(BlobLayout).decode
 _PLAIN = b""
 
 
-def encode_bytes(value: bytes | bytearray) -> Payload:
+def encode_bytes(value: bytes) -> Payload:
     """Payload of plain bytes."""
     return Payload(KIND_BLOB, _PLAIN, len(value), ((0, value),))
 
 
 def encode_blob(value: Any) -> Payload:
-    """Payload of anything that has the buffer protocol.
+    """Payload of anything that has the buffer protocol; it cannot be resized while the payload lives.
 
     Raises:
         NotStorable: its memory is not contiguous, or its elements have no simple format.

@@ -40,7 +40,7 @@ FIRST_FOREIGN_KIND = 1000
 
 _encoders: dict[type, Encoder] = {
     bytes: encode_bytes,
-    bytearray: encode_bytes,
+    bytearray: encode_blob,
     memoryview: encode_blob,
     array.array: encode_blob,
     mmap.mmap: encode_blob,

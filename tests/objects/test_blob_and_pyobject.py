@@ -75,6 +75,14 @@ def test_a_blob_is_shared() -> None:
         view[0] = 1
 
 
+def test_a_bytearray_cannot_be_resized_before_it_is_copied() -> None:
+    value = bytearray(b"abc")
+    payload = encode(value)
+    with pytest.raises(BufferError):
+        value += b"d"
+    assert payload.size_bytes == 3
+
+
 def test_bytes_that_are_not_together_are_refused_with_a_way_out() -> None:
     with pytest.raises(NotStorable, match="contiguous") as caught:
         encode(memoryview(b"abcdef")[::2])

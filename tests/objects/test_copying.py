@@ -57,6 +57,17 @@ def test_pieces_land_and_gaps_are_zero(steps: list[tuple[int, bytes]], tail: int
         assert sum(nbytes for _, nbytes in runs) == size
 
 
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 4095, 4096, 4097])
+@pytest.mark.parametrize("tail", [0, 1, 60])
+def test_one_small_piece_and_its_tail(size: int, tail: int) -> None:
+    memory, base = target(size + tail)
+    data = bytes(range(1, 256)) * 17
+    copy_pieces(base, size + tail, [(0, data[:size])])
+    check(memory, size + tail, data[:size] + bytes(tail))
+    with pytest.raises(ValueError, match="exceeds"):
+        copy_pieces(base, size, [(0, data[:size] + b"x")])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("populated", [False, True])
 def test_large_copies_are_cut_without_a_seam(
