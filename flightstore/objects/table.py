@@ -78,15 +78,21 @@ def encode_polars(frame: Any) -> Payload:
     """Payload of a polars data frame, as ``to_arrow`` converts it.
 
     Raises:
-        NotStorable: a column holds Python objects, which Arrow cannot.
+        NotStorable: a column is of a type that Arrow has not, Python objects for one.
     """
     objects = [name for name, kind in frame.schema.items() if str(kind) == "Object"]
     if objects:
         raise NotStorable(
             f"column {objects[0]!r} of this polars DataFrame holds Python objects",
-            hint="cast it to a type that Arrow knows, or allow pickle",
+            hint="cast it to a type that Arrow knows",
         )
-    table = frame.to_arrow()
+    try:
+        table = frame.to_arrow()
+    except pa.ArrowException as error:  # polars has types of its own, 128-bit integers for one
+        raise NotStorable(
+            f"Arrow cannot hold this polars DataFrame of types {frame.schema}: {error}",
+            hint="cast the column to a type that Arrow knows, or allow pickle",
+        ) from error
     return encode_batches(table.schema, table.to_batches(), origin=ORIGIN_POLARS, keepalive=table)
 
 

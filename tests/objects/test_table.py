@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,24 @@ def test_a_polars_frame_of_objects(store_value: Through) -> None:
     frame = pl.DataFrame({"n": [1], "o": pl.Series([object], dtype=pl.Object)})
     with pytest.raises(NotStorable, match="'o'"):
         encode(frame, pickle=False)
+
+
+@pytest.mark.req("TYP-3")
+def test_a_polars_type_that_arrow_has_not(store_value: Through) -> None:
+    frame = pl.DataFrame({"n": pl.Series([1], dtype=pl.Int128)})
+    polars.testing.assert_frame_equal(store_value(frame).value(), frame)
+    with pytest.raises(NotStorable, match="Int128"):
+        encode(frame, pickle=False)
+
+
+@pytest.mark.req("TYP-1")
+def test_a_reader_whose_source_breaks_says_what_broke() -> None:
+    def source() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"a": [1]})
+        raise LookupError("the source broke")
+
+    with pytest.raises(LookupError, match="the source broke"):
+        encode(pa.RecordBatchReader.from_batches(pa.schema({"a": pa.int64()}), source()))
 
 
 @pytest.mark.req("TYP-1")
