@@ -77,6 +77,7 @@ class StoreView(Protocol):
 
     def holders_of(self, serial: int) -> list[Holder]:
         """Processes that hold references on the object."""
+        ...
 
 
 class Handle:

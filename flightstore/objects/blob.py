@@ -13,7 +13,7 @@ import msgspec
 from flightstore.errors import NotStorable
 from flightstore.objects.base import KIND_BLOB, Object, Payload
 
-__all__ = ["Blob", "encode_blob", "encode_bytes"]
+__all__ = ["Blob", "encode_blob", "encode_bytes", "encode_exposed"]
 
 FORMAT_VERSION = 1
 
@@ -34,13 +34,13 @@ _decode_layout = msgspec.msgpack.Decoder(BlobLayout).decode
 _PLAIN = b""
 
 
-def encode_bytes(value: bytes | bytearray) -> Payload:
+def encode_bytes(value: bytes) -> Payload:
     """Payload of plain bytes."""
     return Payload(KIND_BLOB, _PLAIN, len(value), ((0, value),))
 
 
 def encode_blob(value: Any) -> Payload:
-    """Payload of anything that has the buffer protocol.
+    """Payload of anything that has the buffer protocol; it cannot be resized while the payload lives.
 
     Raises:
         NotStorable: its memory is not contiguous, or its elements have no simple format.
@@ -53,7 +53,7 @@ def encode_blob(value: Any) -> Payload:
         )
     if view.ndim == 1 and view.format == "B":
         return Payload(KIND_BLOB, _PLAIN, view.nbytes, ((0, view),), keepalive=value)
-    layout = BlobLayout(FORMAT_VERSION, view.format, view.shape)
+    layout = BlobLayout(FORMAT_VERSION, view.format, view.shape or ())
     try:
         _shaped(memoryview(bytes(view.itemsize)), layout, sample=True)
     except (ValueError, TypeError) as error:
@@ -62,6 +62,21 @@ def encode_blob(value: Any) -> Payload:
             hint="store np.asarray(value)",
         ) from error
     return Payload(KIND_BLOB, _encode_layout(layout), view.nbytes, ((0, view),), keepalive=value)
+
+
+def encode_exposed(value: Any) -> Payload:
+    """Payload of the bytes that `value` exposes, whatever elements it says they are; they come back as bytes.
+
+    Raises:
+        TypeError: it exposes none.
+        NotStorable: they are not contiguous.
+    """
+    import pyarrow as pa
+
+    if not memoryview(value).c_contiguous:
+        raise NotStorable(f"a {type(value).__name__} that is not C-contiguous cannot be stored as bytes")
+    buffer = pa.py_buffer(value)
+    return Payload(KIND_BLOB, _PLAIN, buffer.size, ((0, buffer),), keepalive=value)
 
 
 def _shaped(raw: memoryview, layout: BlobLayout, *, sample: bool = False) -> memoryview:

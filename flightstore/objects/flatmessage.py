@@ -1,5 +1,4 @@
-"""Arrow IPC messages as bytes: find the buffer list in a message's flatbuffer and move the buffers to 64-byte
-offsets.
+"""Arrow IPC messages as bytes: find a message's list of buffers and move the buffers to multiples of 64.
 
 pyarrow pads body buffers to 8 bytes and offers no option, yet a reader takes whatever offsets the message
 names. So the message the writer made is kept, and only its numbers are changed: the offset of each buffer and
@@ -16,8 +15,8 @@ Calls nothing else. The format, little-endian throughout, of what is walked here
 
     Message         fields: 0 version, 1 header type (uint8), 2 header (reference), 3 body length (int64)
     DictionaryBatch fields: 0 id, 1 data (reference to a RecordBatch), 2 is delta
-    RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression, 4 variadic
-    counts Buffer          = int64 offset in the body | int64 length
+    RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression
+    Buffer          = int64 offset in the body | int64 length
 """
 
 from __future__ import annotations
@@ -102,6 +101,6 @@ def realign(metadata: bytearray) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def sealed_message(metadata: bytes | bytearray) -> bytes:
-    """Prefix, metadata, and padding, so that its body begins at a multiple of 64 if it does."""
+    """Prefix, metadata, and padding: a body after it begins at a multiple of 64 if the message does."""
     length = ((PREFIX_BYTES + len(metadata) + 63) & -64) - PREFIX_BYTES
     return b"\xff\xff\xff\xff" + length.to_bytes(4, "little") + bytes(metadata).ljust(length, b"\0")

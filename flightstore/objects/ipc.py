@@ -1,5 +1,4 @@
-"""Arrow record batches <-> one complete Arrow IPC stream in an extent, every body buffer at a multiple of 64
-bytes.
+"""Arrow record batches <-> one Arrow IPC stream in an extent, every body buffer at a multiple of 64 bytes.
 
 May call objects.flatmessage and objects.base. Invariants:
 
@@ -156,7 +155,8 @@ class _Plan:
         origin: int,
     ) -> None:
         self.written = written
-        """Prefix and metadata as Arrow writes them; they hold the row count and the buffers' lengths."""
+        """Prefix and metadata as Arrow writes them; they hold the number of rows and every buffer's length.
+        """
         self.prefix = prefix
         self.layout = layout
         self.num_rows = rows

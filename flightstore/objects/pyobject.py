@@ -1,4 +1,4 @@
-"""Any picklable object: its pickle (protocol 5), and its large buffers beside it, out of band. May call
+"""Any picklable object: its pickle (protocol 5), and its buffers beside it, out of band. May call
 objects.base.
 
 The extent: the pickle, then (where there are buffers) an index of uint64 pairs (offset, length), then the
@@ -104,10 +104,10 @@ def _type_name(value: Any) -> str:
 
 def _hint(value: Any) -> str:
     """What to do about a value that pickle refuses."""
-    if isinstance(value, collections.abc.Iterator | collections.abc.AsyncIterator):
-        return "store what it yields, for example list(value)"
     if isinstance(value, io.IOBase):
         return "store the file's content, or its path"
+    if isinstance(value, collections.abc.Iterator | collections.abc.AsyncIterator):
+        return "store what it yields, for example list(value)"
     if isinstance(value, types.FunctionType | type):
         return "define it at the top level of a module, or store cloudpickle.dumps(value)"
     return "store the data in it instead, or what cloudpickle.dumps(value) makes of it"

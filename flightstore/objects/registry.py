@@ -1,5 +1,4 @@
-"""Which encoder takes a value, and which class opens a stored object. May call the other modules of this
-room.
+"""Which encoder takes a value, and which class opens a stored object. May call the rest of this room.
 
 Dispatch is by the value's exact type. Types of other libraries are known by qualified name: a value of such a
 type can only exist once its library is imported, so nothing is ever imported here that the user has not
@@ -28,7 +27,7 @@ from flightstore.objects.base import (
     Object,
     Payload,
 )
-from flightstore.objects.blob import encode_blob, encode_bytes
+from flightstore.objects.blob import encode_blob, encode_bytes, encode_exposed
 from flightstore.objects.pyobject import encode_pickle
 
 __all__ = ["Encoder", "encode", "kind_name", "open_object", "register_encoder", "register_kind"]
@@ -41,7 +40,7 @@ FIRST_FOREIGN_KIND = 1000
 
 _encoders: dict[type, Encoder] = {
     bytes: encode_bytes,
-    bytearray: encode_bytes,
+    bytearray: encode_blob,
     memoryview: encode_blob,
     array.array: encode_blob,
     mmap.mmap: encode_blob,
@@ -49,12 +48,11 @@ _encoders: dict[type, Encoder] = {
 """Encoders by exact type; grows as names are resolved."""
 
 _named: dict[str, str | Encoder] = {
-    "pyarrow.lib.Buffer": "flightstore.objects.blob:encode_blob",
-    "pyarrow.lib.ResizableBuffer": "flightstore.objects.blob:encode_blob",
+    "pyarrow.lib.Buffer": "flightstore.objects.blob:encode_exposed",
+    "pyarrow.lib.ResizableBuffer": "flightstore.objects.blob:encode_exposed",
     "pyarrow.lib.Table": "flightstore.objects.table:encode_table",
     "pyarrow.lib.RecordBatch": "flightstore.objects.table:encode_batch",
     "pyarrow.lib.RecordBatchReader": "flightstore.objects.table:encode_reader",
-    "pyarrow.lib._RecordBatchStreamReader": "flightstore.objects.table:encode_reader",
     "pyarrow.ipc.RecordBatchStreamReader": "flightstore.objects.table:encode_reader",
     "numpy.ndarray": "flightstore.objects.tensor:encode_tensor",
     "numpy.memmap": "flightstore.objects.tensor:encode_tensor",
@@ -91,13 +89,19 @@ def encode(value: Any, *, pickle: bool = True) -> Payload:
         return _encode_other(value, pickle)
     try:
         return encoder(value)
-    except NotStorable as refusal:
-        if not pickle:
+    except NotStorable:
+        fallback = _pickled(value) if pickle else None
+        if fallback is None:
             raise
-        try:
-            return encode_pickle(value)
-        except NotStorable:
-            raise refusal from None
+        return fallback
+
+
+def _pickled(value: Any) -> Payload | None:
+    """The value pickled, None where pickle refuses: then the first refusal is the one to report."""
+    try:
+        return encode_pickle(value)
+    except NotStorable:
+        return None
 
 
 def _resolve(value: Any) -> Encoder | None:
@@ -132,8 +136,7 @@ def _encode_other(value: Any, pickle: bool) -> Payload:
     if refusal is not None:
         raise refusal
     raise NotStorable(
-        f"a value of type {_qualified_name(type(value))} can only be stored by pickle, "
-        "which pickle=False forbids",
+        f"only pickle could store a value of type {_qualified_name(type(value))}, which is forbidden",
         hint="convert it to bytes, a NumPy array or a data frame, or allow pickle",
     )
 
@@ -153,7 +156,7 @@ def _encode_exposed_bytes(value: Any) -> Payload | None:
     ):
         return None
     try:
-        return encode_blob(value)
+        return encode_exposed(value)
     except (TypeError, BufferError, NotStorable):
         return None
 
@@ -162,9 +165,10 @@ def _copy_of_stored(stored: Object) -> Payload:
     """A stored object put again: the same bytes, converted by nobody."""
     handle = stored._live
     record = handle.record
-    size_bytes = min(handle.payload.size, record.nbytes) if record.kind == KIND_BLOB else handle.payload.size
-    payload = handle.payload if size_bytes == handle.payload.size else handle.payload.slice(0, size_bytes)
-    return Payload(record.kind, record.layout, size_bytes, ((0, payload),), record.num_rows, keepalive=handle)
+    payload = handle.payload.slice(0, record.nbytes)  # beyond it may lie padding, or the user's metadata
+    return Payload(
+        record.kind, record.layout, payload.size, ((0, payload),), record.num_rows, keepalive=handle
+    )
 
 
 def open_object(handle: Handle) -> Object:
@@ -175,14 +179,15 @@ def open_object(handle: Handle) -> Object:
     """
     code = handle.record.kind
     kind = _kinds.get(code)
-    if type(kind) is str:
-        kind = _kinds[code] = _load(kind)
+    if isinstance(kind, str):
+        loaded: type[Object] = _load(kind)
+        kind = _kinds[code] = loaded
     if kind is None:
         raise MissingExtra(
             f"{handle.id} is of kind {code}, which nothing here can open",
             hint="import the library that registers this kind",
         )
-    return kind(handle)  # type: ignore[operator]
+    return kind(handle)
 
 
 def kind_name(code: int) -> str:

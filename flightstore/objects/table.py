@@ -78,15 +78,21 @@ def encode_polars(frame: Any) -> Payload:
     """Payload of a polars data frame, as ``to_arrow`` converts it.
 
     Raises:
-        NotStorable: a column holds Python objects, which Arrow cannot.
+        NotStorable: a column is of a type that Arrow has not, Python objects for one.
     """
     objects = [name for name, kind in frame.schema.items() if str(kind) == "Object"]
     if objects:
         raise NotStorable(
             f"column {objects[0]!r} of this polars DataFrame holds Python objects",
-            hint="cast it to a type that Arrow knows, or allow pickle",
+            hint="cast it to a type that Arrow knows",
         )
-    table = frame.to_arrow()
+    try:
+        table = frame.to_arrow()
+    except pa.ArrowException as error:  # polars has types of its own, 128-bit integers for one
+        raise NotStorable(
+            f"Arrow cannot hold this polars DataFrame of types {frame.schema}: {error}",
+            hint="cast the column to a type that Arrow knows, or allow pickle",
+        ) from error
     return encode_batches(table.schema, table.to_batches(), origin=ORIGIN_POLARS, keepalive=table)
 
 
@@ -117,7 +123,7 @@ class Table(Object):
         self._table: pa.Table | None = None
 
     def to_arrow(self) -> pa.Table:
-        """The table in the store's memory, read-only; valid while it, or anything taken from it, lives."""
+        """The table in the store's memory, read-only; valid as long as anything taken from it lives."""
         table = self._table
         if table is None:
             handle = self._live
@@ -216,7 +222,7 @@ class Table(Object):
         return self.to_arrow()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Arrow's PyCapsule protocol: how pandas, polars, DuckDB and others read it without a copy."""
+        """Arrow's PyCapsule protocol: how pandas, polars, DuckDB and others read the table, not copied."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
