@@ -22,7 +22,26 @@ if TYPE_CHECKING:
 
     from flightstore.catalog.records import ObjectRecord
 
-__all__ = ["KIND_BLOB", "KIND_PYOBJECT", "KIND_TABLE", "KIND_TENSOR", "Handle", "Object", "Payload"]
+__all__ = [
+    "ALIGNMENT_BYTES",
+    "KIND_BLOB",
+    "KIND_PYOBJECT",
+    "KIND_TABLE",
+    "KIND_TENSOR",
+    "Handle",
+    "Object",
+    "Payload",
+    "aligned",
+]
+
+ALIGNMENT_BYTES = 64
+"""Extents begin at multiples of this, and every buffer within an extent does."""
+
+
+def aligned(nbytes: int) -> int:
+    """`nbytes` rounded up to a multiple of ALIGNMENT_BYTES."""
+    return (nbytes + 63) & -64
+
 
 # Kind codes are stored: never renumber.
 KIND_TABLE = 1
@@ -86,7 +105,7 @@ class Object:
     collected. Views taken from it (arrays, frames, buffers) keep the memory alive by themselves.
     """
 
-    __slots__ = ("_handle", "__weakref__")
+    __slots__ = ("__weakref__", "_handle")
 
     kind: ClassVar[str] = "object"
     """Name of the kind: ``table``, ``tensor``, ``blob`` or ``object``."""
