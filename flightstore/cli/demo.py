@@ -204,7 +204,7 @@ def _read_step(library: str, facts: dict[str, Any], first: dict[str, Any]) -> St
     what = f"get + {call} by process {facts['pid']} ({library} {facts['library']})"
     shared, copied = facts["shared"], facts["copied"]
     share = f"{human_bytes(facts['shared_bytes'])} of {human_bytes(facts['total_bytes'])}"
-    partly = f"; partly copied: {', '.join(copied)}" if copied else ""
+    partly = f"; offsets or views rebuilt: {', '.join(copied)}" if copied else ""
     growth = facts["private_bytes"]
     allowed = facts["total_bytes"] - facts["shared_bytes"] + (16 << 20)
     # Strings a library may have to rebuild (offsets, views); numbers are always shared.
@@ -287,7 +287,7 @@ def _recover(store: Any) -> Step:
     damage = [finding.message for finding in store.fsck()]
     pending = store.stats().pending
     proofs = {
-        f"{done.dead_clients} dead client and {done.aborted_objects} half-stored object reclaimed": (
+        f"reclaimed: {done.dead_clients} dead clients, {done.aborted_objects} half-stored object": (
             done.aborted_objects > 0 and pending == 0
         ),
         "fsck: clean" if not damage else f"fsck: {damage[0]}": not damage,
