@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flightstore.errors import NotAStore
+from flightstore.errors import NotAStore, ObjectNotFound
 from flightstore.types import ObjectID, Ref
 
 __all__ = ["Settings", "common_options", "open_store", "parse_ref", "settings"]
@@ -80,8 +80,13 @@ def open_store(*, create: bool = False) -> Iterator[Any]:
         if not create:
             error.hint = "flightstore put makes one; name another with --store or FLIGHTSTORE_DIR"
         raise
-    with store:
-        yield store
+    try:
+        with store:
+            yield store
+    except ObjectNotFound as error:
+        # The store's own hint names Python calls.
+        error.hint = "flightstore ls shows what there is"
+        raise
 
 
 def parse_ref(text: str) -> Ref:

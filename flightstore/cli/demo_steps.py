@@ -117,7 +117,8 @@ def step_put(store_path: str, file: str) -> None:
 
     import flightstore
 
-    table = pq.read_table(file)
+    # In one piece, so that pandas, which knows no chunks, can use the columns as they lie.
+    table = pq.read_table(file).combine_chunks()
     store = flightstore.connect(store_path)
     started = time.perf_counter()
     store.put(table, NAME)
@@ -131,6 +132,8 @@ def _open(store_path: str) -> tuple[Any, dict[str, Any]]:
     import flightstore
 
     store = flightstore.connect(store_path)
+    # Once for nothing: what Python imports on the first get is no part of its time.
+    store.get(NAME).release()
     started = time.perf_counter()
     obj = store.get(NAME)
     return obj, {"get_seconds": time.perf_counter() - started, "bytes": obj.nbytes, "pid": os.getpid()}
@@ -201,7 +204,8 @@ def step_pandas(store_path: str) -> None:
         if isinstance(frame[name].dtype, pd.StringDtype | pd.CategoricalDtype | pd.ArrowDtype):
             columns[name] = column_buffers(pa.array(frame[name]))
         else:
-            values = frame[name].to_numpy()
+            values = frame[name].array
+            values = values.view("int64") if hasattr(values, "asi8") else values.to_numpy()
             columns[name] = [(values.__array_interface__["data"][0], values.nbytes)]
     facts |= sharing(columns, mapping)
     quantity = frame["quantity"].to_numpy()

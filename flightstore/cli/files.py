@@ -115,13 +115,33 @@ def read_table(file: IO[bytes], file_format: str, label: str, advance: Advance) 
     import pyarrow as pa
 
     try:
-        return _READERS[file_format](file, advance)
+        table = _READERS[file_format](file, advance)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "name the right format with --format, or store the bytes as they are with --raw"
         raise FileUnreadable(f"{label} cannot be read as {file_format}: {reason}", hint=hint) from error
+    return contiguous(table)
+
+
+def contiguous(table: pa.Table) -> pa.Table:
+    """The table with every column in one piece, as far as its type allows.
+
+    pandas knows no chunks: it can use a column of the store without a copy only if it lies in one piece.
+    Column by column, so that the pieces of one are given up before the next is copied.
+    """
+    import pyarrow as pa
+
+    schema, columns = table.schema, table.columns
+    if all(column.num_chunks <= 1 for column in columns):
+        return table
+    del table
+    for index, field in enumerate(schema):
+        # A table's combine_chunks, not a column's, leaves several chunks where strings exceed 32-bit offsets.
+        alone = pa.Table.from_arrays([columns[index]], schema=pa.schema([field]))
+        columns[index] = alone.combine_chunks().column(0)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _read_parquet(file: IO[bytes], advance: Advance) -> pa.Table:

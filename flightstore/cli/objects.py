@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -81,7 +80,7 @@ def stat(ref: str) -> int:
     with open_store() as store:
         parsed = parse_ref(ref)
         info = store.stat(parsed)
-        holders, schema = _look_inside(store, info)
+        holders, schema = store.holders(info.id), _schema(store, info)
     if settings().json:
         document = info_document(info)
         document["holders"] = [{"pid": h.pid, "process": h.process, "refs": h.refs} for h in holders]
@@ -98,13 +97,12 @@ def stat(ref: str) -> int:
     return exits.OK
 
 
-def _look_inside(store: Any, info: ObjectInfo) -> tuple[list[Any], Any]:
-    """(who holds the object, its schema if it is a table); our own look at it is not counted."""
+def _schema(store: Any, info: ObjectInfo) -> Any:
+    """The schema of a table, None for anything else."""
+    if info.kind != "table":
+        return None
     with store.get(info.id) as obj:
-        schema = obj.schema if obj.kind == "table" else None
-        holders = obj.holders()
-    others = [holder for holder in holders if holder.pid != os.getpid()]
-    return others, schema
+        return obj.schema
 
 
 def _pairs(info: ObjectInfo, holders: list[Any]) -> dict[str, str]:

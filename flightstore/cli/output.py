@@ -133,7 +133,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     # Captured and written by click: rich would end the program its own way when the reader of a pipe is gone.
     with console.capture() as captured:
         console.print(table)
-    click.echo(captured.get(), nl=False)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:

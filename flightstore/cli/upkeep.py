@@ -85,17 +85,19 @@ def fsck() -> int:
     orphaned. Changes nothing; what dead clients left is reported, and `flightstore recover` puts it
     right. The exit code is 6 when something is wrong.
     """
-    from flightstore.lifecycle.fsck import fsck as check
-
     with open_store() as store:
-        problems = [str(problem) for problem in check(store)]
+        findings = store.fsck()
     if settings().json:
-        print_json({"clean": not problems, "problems": problems})
-    else:
-        for problem in problems:
-            click.echo(printable(problem))
-        click.echo("clean" if not problems else f"{len(problems)} problems; try: flightstore recover")
-    return exits.DAMAGE if problems else exits.OK
+        print_json({"clean": not findings, "findings": [asdict(finding) for finding in findings]})
+        return exits.DAMAGE if findings else exits.OK
+    for finding in findings:
+        severity = "left over" if finding.recoverable else "damage"
+        click.echo(f"{severity}: {finding.check}: {printable(finding.message)}")
+    if not findings:
+        click.echo("clean")
+    elif all(finding.recoverable for finding in findings):
+        click.echo("run flightstore recover to put this right")
+    return exits.DAMAGE if findings else exits.OK
 
 
 @click.command(

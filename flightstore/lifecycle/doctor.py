@@ -113,10 +113,12 @@ def check_file_system(file_system: FileSystem) -> Finding:
 def check_free_space(file_system: FileSystem, growth_bytes: int) -> Finding:
     """Can the store grow to its capacity?"""
     name = "free space"
-    seen = f"{human_size(file_system.free_bytes)} of {human_size(file_system.total_bytes)} free on {file_system.path}"
+    free, total = human_size(file_system.free_bytes), human_size(file_system.total_bytes)
+    growth = human_size(growth_bytes)
+    seen = f"{free} of {total} free on {file_system.path}"
     if file_system.free_bytes >= growth_bytes:
-        return Finding(name, OK, f"{seen}; the store can still grow by {human_size(growth_bytes)}")
-    message = f"{seen}, but the store's capacity lets it grow by {human_size(growth_bytes)}: puts will fail before that"
+        return Finding(name, OK, f"{seen}; the store can still grow by {growth}")
+    message = f"{seen}, but the store's capacity lets it grow by {growth}: puts will fail before that"
     wanted = file_system.total_bytes + growth_bytes - file_system.free_bytes
     mebibytes = -(-wanted // (1 << 20))
     fix = (
@@ -208,7 +210,8 @@ def check_address_limit(machine: Machine, capacity_bytes: int) -> Finding:
         return Finding(
             name, OK, f"limited to {human_size(limit)}; the arena takes {human_size(needed)} of addresses"
         )
-    message = f"limited to {human_size(limit)}, but mapping the arena takes {human_size(needed)} of addresses (not of memory)"
+    addresses = f"{human_size(needed)} of addresses (not of memory)"
+    message = f"limited to {human_size(limit)}, but mapping the arena takes {addresses}"
     return Finding(name, PROBLEM, message, "ulimit -v unlimited")
 
 

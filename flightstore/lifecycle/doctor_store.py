@@ -1,5 +1,4 @@
-"""doctor's look into a store: who is dead, who is stopped, who holds what up, and which stores were
-forgotten.
+"""doctor's look into a store: who is dead, who is stopped, who holds others up; forgotten stores.
 
 `examine` reads; the `check_*` functions judge and are pure. Nothing is changed: what is dead stays for
 `recover`. Another store's catalog is never opened (its lock file must not be touched by accident):
