@@ -1,4 +1,4 @@
-"""What the command line's tests share: a store of their own, running a command in this process, and as a process."""
+"""What the command line's tests share: a store of their own, and commands in this process or their own."""
 
 from __future__ import annotations
 
