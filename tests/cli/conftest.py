@@ -20,7 +20,7 @@ import flightstore
 from flightstore.cli.main import cli
 
 CAPACITY = "256MiB"
-COMMAND = (sys.executable, "-m", "flightstore.cli.main")
+COMMAND = (sys.executable, "-m", "flightstore.cli")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ import json
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flightstore.cli import demo_data, demo_steps
+from flightstore.cli import demo, demo_data, demo_steps
 
 from .conftest import Run
 
@@ -57,6 +58,20 @@ def test_an_interrupted_demo_cleans_up(start: Start, store_path: str, number: in
     assert process.returncode == (130 if number == signal.SIGINT else 143)
     assert b"Traceback" not in err
     assert not place.parent.exists()
+
+
+@pytest.mark.slow
+def test_without_shared_memory_the_demo_runs_on_a_disk(
+    tmp_path: Path, store_path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = demo._memory_directory(20_000, shm=str(tmp_path / "absent"))
+    assert place == str(tmp_path)
+    assert "warning" in capsys.readouterr().err
+    steps: list[demo.Step] = []
+    demo.run(20_000, str(tmp_path / "store"), str(tmp_path / "orders.parquet"), steps.append)
+    assert [step.what for step in steps if not step.ok] == []
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_data_are_the_same_on_every_run() -> None:
