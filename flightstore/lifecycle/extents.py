@@ -29,7 +29,8 @@ def take(tx: WriteTransaction, nbytes: int, align: int = allocator.UNIT) -> Exte
 
 
 def give_back(tx: WriteTransaction, extents: Iterable[Extent]) -> int:
-    """Take one user off each extent; the last one returns it to the free space. Requires that nobody reads them.
+    """Take one user off each extent; the last one returns it to the free space. Requires that nobody reads
+    them.
 
     Neighbours are joined before the free space is touched: what was put in a row is often freed in a row.
 
