@@ -95,6 +95,7 @@ class Store(AbstractStore):
         conn = self._connection
         if conn is None:
             raise StoreClosed("this store handle was closed", hint="connect again")
+        conn.refuse_destroyed()
         return conn
 
     @property
@@ -144,8 +145,7 @@ class Store(AbstractStore):
     ) -> NewObject:
         if name is not None:
             check_name(name)
-        if object_id is not None and not isinstance(object_id, ObjectID):
-            raise InvalidArgument(f"object_id is an ObjectID, got {type(object_id).__name__}")
+        _check_id(object_id)
         return new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
 
     # --- building in place ---
@@ -162,6 +162,7 @@ class Store(AbstractStore):
         conn = self._conn
         if name is not None:
             check_name(name)
+        _check_id(object_id)
         payload = building.blob_payload(nbytes)
         new = new_object(self._session, payload, name, object_id, metadata)
         return building.Builder(conn, new, _deadline(timeout))
@@ -321,6 +322,11 @@ class _View:
 
     def holders_of(self, serial: int) -> list[Holder]:
         return reports.holders(self._conn, serial)
+
+
+def _check_id(object_id: ObjectID | None) -> None:
+    if object_id is not None and not isinstance(object_id, ObjectID):
+        raise InvalidArgument(f"object_id is an ObjectID, got {type(object_id).__name__}")
 
 
 def _checked(ref: Ref) -> Ref:

@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
+from flightstore.errors import StoreClosed
 from flightstore.memory import kernel
 from flightstore.memory.leases import CLIENT_HEADER, CLIENT_MAGIC, FILE_BYTES, HEADER_WORDS, HIGH_WATER_WORD
 
@@ -45,8 +46,17 @@ class Clients:
         self._maps: dict[str, memoryview] = {}
 
     def names(self) -> list[str]:
-        """The client files there are; forgets mappings of those that are gone."""
-        names = os.listdir(self.directory)
+        """The client files there are; forgets mappings of those that are gone.
+
+        Raises:
+            StoreClosed: the store was destroyed.
+        """
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError as error:
+            raise StoreClosed(
+                f"the store of {self.directory} was destroyed", hint="connect again to make a new one"
+            ) from error
         if len(self._maps) > len(names):
             for gone in self._maps.keys() - set(names):
                 self._maps.pop(gone, None)
