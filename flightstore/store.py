@@ -262,7 +262,7 @@ class Store(AbstractStore):
         found = reading.lookup(conn, self._session, ref)
         if found is None:
             raise reading.not_found(conn, ref, None)
-        return reports.info(found[0], decode_record(found[1]), "sealed", conn.clients.counts())
+        return reports.info(conn, self._session, found[0], decode_record(found[1]), conn.clients.counts())
 
     def stats(self) -> StoreStats:
         return reports.usage(self._conn)
@@ -299,7 +299,12 @@ class Store(AbstractStore):
     def destroy(self) -> None:
         conn = self._conn
         path = conn.path
-        conn.exclusive(conn.control.mark_destroyed)
+
+        def mark() -> None:
+            conn.refuse_destroyed()  # else two at once could remove the store that a third made in between
+            conn.control.mark_destroyed()
+
+        conn.exclusive(mark)
         self.close()
         layout.remove_store(path)
 
