@@ -87,6 +87,15 @@ class Connection:
         """This process's client id."""
         return self.leases.file.client
 
+    def refuse_destroyed(self) -> None:
+        """Refuse to go on once the store was destroyed.
+
+        Raises:
+            StoreClosed: it was.
+        """
+        if self.control.destroyed:
+            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+
     # --- changing the store ---
 
     def write(self, work: Callable[[WriteTransaction], T]) -> T:
@@ -117,8 +126,7 @@ class Connection:
 
     def transact(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one write transaction. Requires the writers' lock."""
-        if self.control.destroyed:
-            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+        self.refuse_destroyed()
         if self.leases.frozen:
             self.leases.thaw()
         try:
@@ -202,7 +210,9 @@ class Connection:
     def before_fork(self) -> None:
         """In the parent, before: the child's leases are written, no transaction runs, no catalog is open."""
         self.leases.freeze()
-        self._childs_file = self._copy_leases() if self.leases.in_use else None
+        # What a destroyed store held is never reused: its views need no protection in the child either.
+        wanted = self.leases.in_use and not self.control.destroyed
+        self._childs_file = self._copy_leases() if wanted else None
         self.catalog.gate.acquire()
         self.catalog.close()
 
@@ -213,7 +223,7 @@ class Connection:
         except OSError as error:
             # Without a file of its own the child is protected by ours, as long as we live and stay frozen.
             self.leases.freeze_for_good()
-            warnings.warn(f"no client file for a forked child: {error}", ResourceWarning, stacklevel=3)
+            _fork_problems.append(f"no client file for a forked child: {error}")
             return None
         return file
 
@@ -250,6 +260,8 @@ class Connection:
 
 _connections: dict[bytes, Connection] = {}
 _registry = threading.RLock()
+_fork_problems: list[str] = []
+"""What went wrong in the hooks before a fork, to be warned of after it."""
 
 
 def connection_for(path: str, busy_timeout_s: float) -> Connection:
@@ -314,11 +326,14 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     _each(Connection.after_fork_in_parent)
     _registry.release()
+    while _fork_problems:  # only now: where warnings are errors, one raised earlier would leave locks held
+        warnings.warn(_fork_problems.pop(), ResourceWarning, stacklevel=2)
 
 
 def _after_fork_in_child() -> None:
     global _registry
     _registry = threading.RLock()
+    _fork_problems.clear()
     _each(Connection.after_fork_in_child)
 
 

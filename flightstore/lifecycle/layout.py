@@ -49,10 +49,8 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
     if not create:
         raise NotAStore(f"there is no store at {path}", hint="connect without create=False to make one")
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        with _locked(path):
-            if not os.path.exists(os.path.join(path, "control")):
-                _make(path, capacity_bytes)
+        while not _made(path, capacity_bytes):
+            pass
     except FileExistsError as error:
         raise NotAStore(f"{path} is a file, not a directory", hint="name a directory") from error
     except PermissionError as error:
@@ -63,6 +61,19 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise _no_room(path, capacity_bytes) from error
+
+
+def _made(path: str, capacity_bytes: int | None) -> bool:
+    """Make the store unless somebody was faster; False when its directory was removed meanwhile: try again."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
+        # The lock may be that of a directory which its destroyer has removed since it was opened.
+        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return False
+        if not os.path.exists(os.path.join(path, "control")):
+            _make(path, capacity_bytes)
+        return True
+    return False
 
 
 def _no_room(path: str, capacity_bytes: int | None) -> StoreFull:
@@ -79,11 +90,11 @@ def _no_room(path: str, capacity_bytes: int | None) -> StoreFull:
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
+def _locked(path: str) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -186,8 +197,8 @@ def remove_store(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(path, "control"))
         _clear(path)
-    with contextlib.suppress(OSError):
-        os.rmdir(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 def looks_like_store(path: str) -> bool:

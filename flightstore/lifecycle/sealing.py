@@ -104,7 +104,7 @@ def new_object(
 def _encode_metadata(metadata: Any) -> bytes:
     try:
         encoded = msgspec.msgpack.encode(metadata)
-    except (TypeError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotStorable(
             f"metadata of type {type(metadata).__name__} cannot be stored: {error}",
             hint="use None, numbers, text, bytes, lists and dicts",

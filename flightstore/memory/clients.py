@@ -1,8 +1,8 @@
 """All clients of a store, seen from one of them: who lives, who is dead, who holds what.
 
 A client is dead when its file's lock can be taken, or when the process named in its header is gone (a process
-forked by C code, which runs no hooks of ours, keeps the lock alive). Entries of a dead client count until
-`reap` removed its file.
+forked by C code, which runs no hooks of ours, keeps the lock alive). A dead client's references count for
+nobody who asks; its entries still keep memory from being freed until recovery has removed its file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
+from flightstore.errors import StoreClosed
 from flightstore.memory import kernel
 from flightstore.memory.leases import CLIENT_HEADER, CLIENT_MAGIC, FILE_BYTES, HEADER_WORDS, HIGH_WATER_WORD
 
@@ -45,8 +46,17 @@ class Clients:
         self._maps: dict[str, memoryview] = {}
 
     def names(self) -> list[str]:
-        """The client files there are; forgets mappings of those that are gone."""
-        names = os.listdir(self.directory)
+        """The client files there are; forgets mappings of those that are gone.
+
+        Raises:
+            StoreClosed: the store was destroyed.
+        """
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError as error:
+            raise StoreClosed(
+                f"the store of {self.directory} was destroyed", hint="connect again to make a new one"
+            ) from error
         if len(self._maps) > len(names):
             for gone in self._maps.keys() - set(names):
                 self._maps.pop(gone, None)
@@ -80,17 +90,28 @@ class Clients:
         return serials
 
     def counts(self) -> Counter[int]:
-        """References per serial, over all clients."""
+        """References per serial, over all clients that live."""
         counts: Counter[int] = Counter()
         for name in self.names():
-            counts.update(self.entries(name))
-        del counts[0]
+            held = Counter(self.entries(name))
+            del held[0]
+            if held and self.alive(name):
+                counts.update(held)
         return counts
 
+    def held_by_living(self, serials: set[int]) -> set[int]:
+        """Which of these objects a client that lives holds. Exactness and requirement as for `held`."""
+        found: set[int] = set()
+        for name in self.names():
+            held = serials.intersection(self.entries(name))
+            if held and self.alive(name):
+                found |= held
+        return found
+
     def holders(self, serial: int) -> list[tuple[int, int]]:
-        """(pid, references) of every client that holds the object."""
+        """(pid, references) of every living client that holds the object."""
         found = ((name, self.entries(name).count(serial)) for name in self.names())
-        return [(self._pid(name), count) for name, count in found if count]
+        return [(self._pid(name), count) for name, count in found if count and self.alive(name)]
 
     def _pid(self, name: str) -> int:
         words = self._words(name)
