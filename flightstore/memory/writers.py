@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from flightstore.errors import FlightStoreError, StoreBusy
+from flightstore.errors import FlightStoreError, StoreBusy, StoreDamaged
 from flightstore.memory import kernel
 
 __all__ = ["MUTEX_BYTES", "WritersLock"]
@@ -38,6 +38,7 @@ __all__ = ["MUTEX_BYTES", "WritersLock"]
 MUTEX_BYTES = 64
 """Room kept for the mutex in the control page (glibc's takes 40)."""
 
+_TID_MASK = 0x3FFFFFFF  # of the mutex's first word, the futex: thread id of the holder
 _OWNER_OFFSET = 8  # __data.__owner of glibc's pthread_mutex_t: the holder's thread id
 _SLICE_S = 0.1  # longest wait in C: signal handlers run between slices
 _CLOCK_MONOTONIC = 1
@@ -57,6 +58,7 @@ class WritersLock:
     def __init__(self, address: int, memory: object) -> None:
         self._memory = memory
         self._mutex = ctypes.c_void_p(address)
+        self._word = ctypes.c_uint32.from_address(address)
         self._owner = ctypes.c_int32.from_address(address + _OWNER_OFFSET)
         self._try: Callable[[], int] = functools.partial(_quick.pthread_mutex_trylock, self._mutex)
         self.release: Callable[[], int] = functools.partial(_quick.pthread_mutex_unlock, self._mutex)
@@ -78,7 +80,11 @@ class WritersLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody holds it."""
-        return self._took(self._try())
+        try:
+            return self._took(self._try())
+        except BaseException:
+            self._settle()
+            raise
 
     def acquire(self, timeout_s: float) -> None:
         """Take the lock, waiting at most `timeout_s`. A holder that died counts as having released it.
@@ -87,9 +93,22 @@ class WritersLock:
             StoreBusy: another process kept it; names that process.
             FlightStoreError: this thread holds it already (a finalizer or signal handler came in the middle).
         """
-        code = self._try()
-        if code and not self._took(code) and not self._wait(timeout_s):
-            raise self._busy(timeout_s)
+        try:
+            code = self._try()
+            if not code or self._took(code) or self._wait(timeout_s):
+                return
+        except BaseException:
+            self._settle()
+            raise
+        raise self._busy(timeout_s)
+
+    def _settle(self) -> None:
+        """After an interrupt: had the lock just come to us from a dead holder, say that all is consistent.
+
+        To unlock it without that would make it unusable for everybody, for ever.
+        """
+        if self._word.value & _TID_MASK == threading.get_native_id():
+            _libc.pthread_mutex_consistent(self._mutex)
 
     def _took(self, code: int) -> bool:
         if code == errno.EOWNERDEAD:
@@ -97,7 +116,7 @@ class WritersLock:
             _libc.pthread_mutex_consistent(self._mutex)
             return True
         if code and code not in (errno.EBUSY, errno.ETIMEDOUT):
-            raise OSError(code, f"writers' lock: {os.strerror(code)}")
+            raise StoreDamaged(f"the writers' lock is unusable: {os.strerror(code)}")
         return code == 0
 
     def _wait(self, timeout_s: float) -> bool:
