@@ -1,7 +1,7 @@
 """The contract of a store, in one file: every store, local or remote, ours or a stranger's, implements it.
 
-`Ref` below is a name (``str``) or an :class:`ObjectID`. All methods may be called from any thread. ``timeout`` is
-seconds; 0 does not wait, None waits for ever.
+`Ref` below is a name (``str``) or an :class:`ObjectID`. All methods may be called from any thread.
+``timeout`` is seconds; 0 does not wait, None waits for ever.
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ class AbstractStore(ABC):
         atomically: readers of the old object keep it, and it is deleted.
 
         Args:
-            value: A data frame (Arrow, pandas, polars), NumPy array, bytes-like object, or anything picklable.
-            name: 1 to 1,024 bytes of UTF-8, not beginning with ``{`` or ``id:``.
-            object_id: The id to use instead of a generated one.
-            metadata: Anything msgpack can hold (None, numbers, text, bytes, lists, dicts).
-            pickle: False refuses what only pickle could take.
-            timeout: How long to wait for room, seconds; 0 tries once.
+            value: A data frame (Arrow, pandas, polars), NumPy array, bytes-like object, or anything
+            picklable. name: 1 to 1,024 bytes of UTF-8, not beginning with ``{`` or ``id:``. object_id: The id
+            to use instead of a generated one. metadata: Anything msgpack can hold (None, numbers, text,
+            bytes, lists, dicts). pickle: False refuses what only pickle could take. timeout: How long to wait
+            for room, seconds; 0 tries once.
 
         Raises:
             ObjectExists: `object_id` is taken.
@@ -165,7 +164,7 @@ class AbstractStore(ABC):
         object_id: ObjectID | None = None,
         metadata: Any = None,
     ) -> BlobBuilder:
-        """:meth:`create` that never waits for room and never spills: it succeeds at once or raises StoreFull."""
+        """:meth:`create` that never waits and never spills: it succeeds at once or raises StoreFull."""
 
     @abstractmethod
     def abort(self, ref: ObjectID) -> bool:

@@ -1,7 +1,8 @@
 """What the catalog stores: one msgspec struct per kind of record, encoded as msgpack arrays.
 
-Fields are identified by position. Never reorder or remove one; append new ones with a default, so that an older
-record still decodes. Records stay well below a page of 4096 bytes: whatever can be longer lives in an extent.
+Fields are identified by position. Never reorder or remove one; append new ones with a default, so that an
+older record still decodes. Records stay well below a page of 4096 bytes: whatever can be longer lives in an
+extent.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The interface between kinds of objects and the store: what a kind hands over to be stored, and what it gets
 back to open an object again.
 
-A kind (table, tensor, blob, object) is a class derived from :class:`Object` and an encoder. The encoder turns a value
-into a :class:`Payload`, that is bytes and where they go; the store turns the payload into an extent and a record;
-later, in any process, the kind's class is constructed on a :class:`Handle`. Kinds know nothing of catalog,
-leases or files.
+A kind (table, tensor, blob, object) is a class derived from :class:`Object` and an encoder. The encoder turns
+a value into a :class:`Payload`, that is bytes and where they go; the store turns the payload into an extent
+and a record; later, in any process, the kind's class is constructed on a :class:`Handle`. Kinds know nothing
+of catalog, leases or files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,26 @@ if TYPE_CHECKING:
 
     from flightstore.catalog.records import ObjectRecord
 
-__all__ = ["KIND_BLOB", "KIND_PYOBJECT", "KIND_TABLE", "KIND_TENSOR", "Handle", "Object", "Payload"]
+__all__ = [
+    "ALIGNMENT_BYTES",
+    "KIND_BLOB",
+    "KIND_PYOBJECT",
+    "KIND_TABLE",
+    "KIND_TENSOR",
+    "Handle",
+    "Object",
+    "Payload",
+    "aligned",
+]
+
+ALIGNMENT_BYTES = 64
+"""Extents begin at multiples of this, and every buffer within an extent does."""
+
+
+def aligned(nbytes: int) -> int:
+    """`nbytes` rounded up to a multiple of ALIGNMENT_BYTES."""
+    return (nbytes + 63) & -64
+
 
 # Kind codes are stored: never renumber.
 KIND_TABLE = 1
@@ -35,8 +54,8 @@ KIND_PYOBJECT = 4
 class Payload:
     """A value ready to be stored.
 
-    Invariants: offsets ascend, pieces do not overlap and end within ``size_bytes``; whatever they leave out is
-    stored as zeros. ``layout`` stays below 1,000 bytes.
+    Invariants: offsets ascend, pieces do not overlap and end within ``size_bytes``; whatever they leave out
+    is stored as zeros. ``layout`` stays below 1,000 bytes.
     """
 
     kind: int
@@ -58,6 +77,7 @@ class StoreView(Protocol):
 
     def holders_of(self, serial: int) -> list[Holder]:
         """Processes that hold references on the object."""
+        ...
 
 
 class Handle:
@@ -82,11 +102,11 @@ class Handle:
 class Object:
     """A sealed, immutable object of the store, and one reference on it.
 
-    The reference is given back by :meth:`release`, at the end of a ``with`` block, or when the object is garbage
-    collected. Views taken from it (arrays, frames, buffers) keep the memory alive by themselves.
+    The reference is given back by :meth:`release`, at the end of a ``with`` block, or when the object is
+    garbage collected. Views taken from it (arrays, frames, buffers) keep the memory alive by themselves.
     """
 
-    __slots__ = ("_handle", "__weakref__")
+    __slots__ = ("__weakref__", "_handle")
 
     kind: ClassVar[str] = "object"
     """Name of the kind: ``table``, ``tensor``, ``blob`` or ``object``."""

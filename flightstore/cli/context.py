@@ -1,0 +1,98 @@
+"""What all commands share: the options --store and --json, opening the store, parsing references.
+
+Both options are taken before and after the subcommand. Calls flightstore's public API alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from flightstore.errors import NotAStore, ObjectNotFound
+from flightstore.types import ObjectID, Ref
+
+__all__ = ["Settings", "common_options", "open_store", "parse_ref", "settings"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Settings:
+    """The common options of one run."""
+
+    store: str | None = None
+    """Directory of the store; None for the default one."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+def settings() -> Settings:
+    """The settings of the command that is running."""
+    found: Settings = click.get_current_context().find_root().ensure_object(Settings)
+    return found
+
+
+def _set_store(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.find_root().ensure_object(Settings).store = value
+
+
+def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().ensure_object(Settings).json = True
+
+
+def common_options(function: Function) -> Function:
+    """Add --store and --json to a command."""
+    store = click.option(
+        "--store",
+        metavar="DIR",
+        expose_value=False,
+        callback=_set_store,
+        help="Directory of the store [env FLIGHTSTORE_DIR; default: /dev/shm/flightstore-UID].",
+    )
+    as_json = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_json,
+        help="Print one JSON document on stdout, and errors as JSON on stderr.",
+    )
+    return store(as_json(function))
+
+
+@contextmanager
+def open_store(*, create: bool = False) -> Iterator[Any]:
+    """The store the command works on, closed at the end.
+
+    Args:
+        create: Make the store when there is none. Commands that only look never do.
+    """
+    import flightstore
+
+    try:
+        store = flightstore.connect(settings().store, create=create)
+    except NotAStore as error:
+        if not create:
+            error.hint = "flightstore put makes one; name another with --store or FLIGHTSTORE_DIR"
+        raise
+    try:
+        with store:
+            yield store
+    except ObjectNotFound as error:
+        # The store's own hint names Python calls.
+        error.hint = "flightstore ls shows what there is"
+        raise
+
+
+def parse_ref(text: str) -> Ref:
+    """A reference as written on the command line: ``id:<hex>`` or a name.
+
+    Raises:
+        InvalidArgument: it begins with ``id:`` and is not an id.
+    """
+    return ObjectID.from_text(text) if text.startswith("id:") else text

@@ -1,0 +1,135 @@
+"""Building raw bytes in place: a writable mapping of the object's own pages, until it is sealed.
+
+The builder holds a lease on the object from the beginning, and every view of its memory keeps that lease:
+however long a forgotten view lives, the pages it maps are not given to another object.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from flightstore.errors import FlightStoreError, InvalidArgument, StoreClosed
+from flightstore.lifecycle import sealing
+from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.sealing import NewObject
+from flightstore.memory import kernel
+from flightstore.memory.copying import copy_pieces
+from flightstore.memory.leases import Lease
+from flightstore.objects.base import KIND_BLOB, Payload
+from flightstore.types import ObjectID
+
+__all__ = ["Builder", "blob_payload"]
+
+
+def blob_payload(nbytes: int) -> Payload:
+    """The payload of a blob that will be filled in place.
+
+    Raises:
+        InvalidArgument: `nbytes` is not a size.
+    """
+    if not isinstance(nbytes, int) or isinstance(nbytes, bool) or nbytes < 0:
+        raise InvalidArgument(f"{nbytes!r} is not a number of bytes")
+    return Payload(KIND_BLOB, b"", nbytes, ())
+
+
+class Builder:
+    """A blob being built; implements BlobBuilder."""
+
+    def __init__(self, conn: Connection, new: NewObject, deadline: float | None) -> None:
+        self._conn = conn
+        self._new = new
+        self._pid = os.getpid()
+        self._state = "open"
+        extent = sealing.allocate(conn, new, deadline, kernel.PAGE_BYTES)
+        try:
+            serial = self._serial()
+            lease = Lease(conn.leases, serial)
+            arena = conn.arena
+            copy_pieces(
+                arena.write_address + extent.offset,
+                extent.length,
+                new.payload.pieces,
+                populate=lambda at, nbytes: arena.populate(extent.offset + at, nbytes),
+            )
+            self._range = arena.open_range(extent.offset, max(new.payload.size_bytes, 1), lease)
+            conn.builders.add(self._range)
+        except BaseException:
+            sealing.abort(conn, new.session, new.id)
+            raise
+        nbytes = new.payload.size_bytes if new.nbytes < 0 else new.nbytes
+        self._view = self._range.view[:nbytes]
+
+    def _serial(self) -> int:
+        def work(tx: object) -> int:
+            record = tx.pending(self._new.session, self._new.id)  # type: ignore[attr-defined]
+            return int(record.serial)
+
+        return self._conn.write(work)
+
+    @property
+    def id(self) -> ObjectID:
+        """The id the object will have."""
+        return self._new.id
+
+    @property
+    def buffer(self) -> memoryview:
+        """The object's memory, writable, zeroed. After seal, writes through views kept of it reach nobody.
+
+        Raises:
+            StoreClosed: it was sealed or aborted.
+        """
+        self._check()
+        return self._view
+
+    def seal(self) -> ObjectID:
+        """Make the object immutable and visible. Idempotent.
+
+        Raises:
+            StoreClosed: it was aborted.
+        """
+        if self._state != "sealed":
+            self._check()
+            self._range.freeze()  # before anybody can see it: from here on no write reaches it
+            sealing.seal(self._conn, self._new.session, self._new.id)
+            self._finish("sealed")
+        return self._new.id
+
+    def abort(self) -> None:
+        """Make the object vanish as if it had never been. Idempotent; does nothing once sealed."""
+        if self._state == "open" and self._pid == os.getpid():
+            self._range.freeze()
+            self._finish("aborted")
+            sealing.abort(self._conn, self._new.session, self._new.id)
+
+    def _finish(self, state: str) -> None:
+        self._state = state
+        del self._view, self._range
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise FlightStoreError(
+                f"the object {self._new.id} is being built by process {self._pid}",
+                hint="a forked child cannot go on with its parent's builder: create in the child",
+            )
+        if self._state != "open":
+            raise StoreClosed(f"the object {self._new.id} was {self._state}", hint="create another one")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            if self._state == "open":
+                self.seal()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        """A builder that is forgotten unsealed is aborted by the next write of this process."""
+        if getattr(self, "_state", "") == "open" and hasattr(self, "_range") and self._pid == os.getpid():
+            self._range.freeze()
+            self._conn.abandoned.append((self._new.session, self._new.id))

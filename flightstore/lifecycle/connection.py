@@ -1,0 +1,332 @@
+"""This process's view of one store: control page, catalog, arena and client file, shared by all its Store
+handles.
+
+There is one Connection per store and process (two LMDB environments on one file in one process would corrupt
+it), found through the registry below. It owns the two ways of changing anything:
+
+- `write(work)`: one transaction under the writers' lock;
+- `exclusive(work)`: several of them, and whatever lies between, under one hold of the lock.
+
+Both are one function each with its own ``try/finally``, because only so is the lock dropped whatever
+interrupt comes when (memory.writers says why). Bells are rung after the commit and before the unlock.
+
+Fork. Before: freeze the lease table, make the child's client file, wait for this process's transactions and
+close the catalog. After, in the parent: thaw. After, in the child: take over the client file, cut builders
+off, forget everything else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+import lmdb
+
+from flightstore.catalog.environment import Catalog
+from flightstore.catalog.transaction import Counters, WriteTransaction
+from flightstore.errors import CatalogFull, StoreAccessDenied, StoreClosed, StoreDamaged, WrongPidNamespace
+from flightstore.lifecycle import layout
+from flightstore.memory import kernel
+from flightstore.memory.allocator import size_class
+from flightstore.memory.arena import Arena, BuilderRange
+from flightstore.memory.clients import Clients
+from flightstore.memory.control import Control
+from flightstore.memory.leases import ClientFile, LeaseTable, new_client_file
+
+__all__ = ["Connection", "connection_for", "release_connection"]
+
+T = TypeVar("T")
+_CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
+
+
+class Connection:
+    """One store, as this process uses it. Thread-safe."""
+
+    def __init__(self, path: str, control: Control, busy_timeout_s: float) -> None:
+        identity = control.identity
+        self.path = path
+        self.control = control
+        self.capacity_bytes = identity.capacity_bytes
+        self.busy_timeout_s = busy_timeout_s
+        self.mode = layout.file_mode(path)
+        self.catalog = Catalog(os.path.join(path, "catalog"), identity.catalog_bytes, self.mode)
+        self.arena = Arena(os.path.join(path, "arena"), identity.arena_bytes)
+        self.clients = Clients(path)
+        self.handles = 0
+        self.builders: weakref.WeakSet[BuilderRange] = weakref.WeakSet()
+        self.abandoned: deque[tuple[int, bytes]] = deque()
+        """(session, id) of pending objects whose abort was interrupted: the next write aborts them."""
+        self.counters: Counters | None = None
+        """The counters as of this process's last commit."""
+        self._creates = 0
+        self._childs_file: ClientFile | None = None
+        self.leases = LeaseTable(self._register, self.arena)
+        kernel.register_membarrier()
+
+    def _register(self) -> ClientFile:
+        """Make this process's client file; gives the reserve up when the file system has no other room."""
+        try:
+            file = new_client_file(self.path, self.mode)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, layout.RESERVE_FILE))
+            file = new_client_file(self.path, self.mode)
+        file.sign()
+        file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+        return file
+
+    @property
+    def client(self) -> int:
+        """This process's client id."""
+        return self.leases.file.client
+
+    # --- changing the store ---
+
+    def write(self, work: Callable[[WriteTransaction], T]) -> T:
+        """Run `work` in one write transaction; commit, or on any exception change nothing.
+
+        Raises:
+            StoreBusy: the lock was not to be had within ``busy_timeout_s``.
+            CatalogFull: the catalog has no room for the change.
+            StoreClosed: the store was destroyed.
+        """
+        lock = self.control.lock
+        lock.refuse_reentry()
+        try:
+            lock.acquire(self.busy_timeout_s)
+            return self.transact(work)
+        finally:
+            lock.release()
+
+    def exclusive(self, work: Callable[[], T]) -> T:
+        """Run `work` under the writers' lock; it may call `transact` several times."""
+        lock = self.control.lock
+        lock.refuse_reentry()
+        try:
+            lock.acquire(self.busy_timeout_s)
+            return work()
+        finally:
+            lock.release()
+
+    def transact(self, work: Callable[[WriteTransaction], T]) -> T:
+        """Run `work` in one write transaction. Requires the writers' lock."""
+        if self.control.destroyed:
+            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+        if self.leases.frozen:
+            self.leases.thaw()
+        try:
+            with self.catalog.gate:
+                transaction = WriteTransaction(self.catalog.begin(write=True), size_class)
+                try:
+                    if self.abandoned:
+                        self._abort_abandoned(transaction)
+                    result = work(transaction)
+                    transaction.finish()
+                    transaction.txn.commit()
+                finally:
+                    transaction.txn.abort()
+        except lmdb.MapFullError as error:
+            raise self.catalog_full() from error
+        self._publish(transaction)
+        return result
+
+    def _abort_abandoned(self, transaction: WriteTransaction) -> None:
+        while self.abandoned:
+            session, object_id = self.abandoned.popleft()
+            transaction.abort_pending(session, object_id)
+
+    def _publish(self, transaction: WriteTransaction) -> None:
+        counters, control = transaction.counters, self.control
+        self.counters = counters
+        control.publish_usage(
+            counters.used_bytes, counters.backed_bytes, counters.objects, counters.pending, counters.dying
+        )
+        for bell in transaction.bells:
+            control.ring(bell)
+
+    def check_catalog_room(self) -> None:
+        """Refuse a create when the catalog is nearly full, so that deletes always fit. Requires the gate."""
+        self._creates += 1
+        if self._creates % _CHECK_FULL_EVERY == 1 and self.catalog.is_nearly_full():
+            self._creates = 0  # look again at once next time
+            raise self.catalog_full()
+
+    def catalog_full(self) -> CatalogFull:
+        """The error for a catalog that has no room."""
+        size, used = self.catalog.map_bytes, self.catalog.used_bytes()
+        lagging = self.catalog.lagging_readers()
+        readers = ", ".join(f"process {pid} ({behind:,} transactions behind)" for pid, behind in lagging)
+        error = CatalogFull(
+            f"the catalog of {self.path} is full: {used:,} of {size:,} bytes hold records"
+            + (f", and old pages are kept for {readers}" if readers else ""),
+            hint="resume or end that process"
+            if readers
+            else "delete objects, or use a store of larger capacity",
+        )
+        error.capacity_bytes = self.capacity_bytes
+        error.catalog_bytes, error.catalog_used_bytes = size, used
+        return error
+
+    def thaw_if_possible(self) -> None:
+        """Give back what was released during a fork, if the writers' lock is free."""
+        lock = self.control.lock
+        if lock.held_by_this_thread():
+            return
+        try:
+            if lock.try_acquire():
+                self.leases.thaw()
+        finally:
+            lock.release()
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """Close what is open. While leases are out, the client file stays, and so its lock."""
+        self.catalog.close()
+        leases = self.leases
+        if leases.in_use or leases.frozen:
+            return
+        if leases.has_file:
+            leases.file.discard()
+        self.arena.close()
+
+    # --- fork ---
+
+    def before_fork(self) -> None:
+        """In the parent, before: the child's leases are written, no transaction runs, no catalog is open."""
+        self.leases.freeze()
+        self._childs_file = self._copy_leases() if self.leases.in_use else None
+        self.catalog.gate.acquire()
+        self.catalog.close()
+
+    def _copy_leases(self) -> ClientFile | None:
+        try:
+            file = self.leases.copy_for_child(self.path, self.mode)
+            file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+        except OSError as error:
+            # Without a file of its own the child is protected by ours, as long as we live and stay frozen.
+            self.leases.freeze_for_good()
+            warnings.warn(f"no client file for a forked child: {error}", ResourceWarning, stacklevel=3)
+            return None
+        return file
+
+    def after_fork_in_parent(self) -> None:
+        """In the parent, after: go on."""
+        self.catalog.gate.release()
+        if self._childs_file is not None:
+            self._childs_file.close()  # the child's copy of the descriptor keeps the lock
+            self._childs_file = None
+        self.thaw_if_possible()
+
+    def after_fork_in_child(self) -> None:
+        """In the child: stand on own feet; nothing of the parent's is touched."""
+        childs_file, self._childs_file = self._childs_file, None
+        if self.leases.has_file:
+            self.leases.file.close()  # the parent holds its own descriptor, and so the lock
+        self.catalog.abandon_after_fork()
+        self.clients.reset_after_fork()
+        self.abandoned.clear()
+        self.leases.adopt(childs_file)
+        if childs_file is None:
+            self.leases = LeaseTable(
+                self._register, self.arena
+            )  # leases of vanished threads keep the old one
+        else:
+            childs_file.sign()
+        for builder in list(self.builders):
+            builder.freeze()
+        with contextlib.suppress(OSError):
+            kernel.register_membarrier()
+
+
+# --- the registry: one Connection per store and process ---
+
+_connections: dict[bytes, Connection] = {}
+_registry = threading.RLock()
+
+
+def connection_for(path: str, busy_timeout_s: float) -> Connection:
+    """The Connection to the store at `path`; each call is to be matched by one `release_connection`.
+
+    Raises:
+        NotAStore, StoreDamaged, StoreVersionMismatch, StoreAccessDenied, WrongPidNamespace: what they say.
+    """
+    control = Control(path)
+    identity = control.identity
+    if identity.pid_namespace != kernel.pid_namespace():
+        raise WrongPidNamespace(
+            f"the store {path} belongs to another pid namespace (another container)",
+            hint="connect through a gateway's unix socket, or share the pid namespace",
+        )
+    with _registry:
+        connection = _connections.get(identity.nonce)
+        if connection is None:
+            connection = _connections[identity.nonce] = _open(path, control, busy_timeout_s)
+        connection.handles += 1
+        return connection
+
+
+def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:
+    try:
+        connection = Connection(path, control, busy_timeout_s)
+        with connection.catalog.gate:
+            connection.catalog.environment()
+        _ = connection.client
+    except PermissionError as error:
+        raise StoreAccessDenied(
+            f"no permission to use the store {path}: {error}",
+            hint="direct clients need read and write permission on its directory and files",
+        ) from error
+    except lmdb.Error as error:
+        raise StoreDamaged(
+            f"the catalog of {path} cannot be opened: {error}", hint="run 'flightstore doctor'"
+        ) from error
+    return connection
+
+
+def release_connection(connection: Connection) -> None:
+    """Undo one `connection_for`; the last one closes what is not in use."""
+    with _registry:
+        connection.handles -= 1
+        if connection.handles == 0:
+            connection.close()
+            if not connection.leases.in_use:
+                _connections.pop(connection.control.identity.nonce, None)
+
+
+def _each(step: Callable[[Connection], None]) -> None:
+    for connection in list(_connections.values()):
+        step(connection)
+
+
+def _before_fork() -> None:
+    _registry.acquire()
+    _each(Connection.before_fork)
+
+
+def _after_fork_in_parent() -> None:
+    _each(Connection.after_fork_in_parent)
+    _registry.release()
+
+
+def _after_fork_in_child() -> None:
+    global _registry
+    _registry = threading.RLock()
+    _each(Connection.after_fork_in_child)
+
+
+def _at_exit() -> None:
+    _each(Connection.close)
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+atexit.register(_at_exit)

@@ -1,0 +1,55 @@
+"""Moves between the kinds of address ranges, within a write transaction: the only place that changes the
+tiling.
+
+Free ranges are warm (backed by memory) or cold; the allocator (memory.allocator) decides, the catalog
+records.
+"""
+
+from __future__ import annotations
+
+from flightstore.catalog.records import ARENA_FILE, Extent
+from flightstore.catalog.transaction import WriteTransaction
+from flightstore.memory import allocator
+from flightstore.memory.control import Control
+
+__all__ = ["give_back", "make_cold", "make_warm", "take"]
+
+
+def take(tx: WriteTransaction, nbytes: int, align: int = allocator.UNIT) -> Extent | None:
+    """Allocate an extent with one user; None when no warm range was found that fits."""
+    plan = allocator.allocate(tx.warm, nbytes, align=align)
+    if plan is None:
+        return None
+    tx.warm.apply(plan.edit.removed, plan.edit.added)
+    extent = Extent(ARENA_FILE, plan.offset, plan.length)
+    tx.add_extent(extent)
+    return extent
+
+
+def give_back(tx: WriteTransaction, extent: Extent) -> int:
+    """Take one user off an extent; the last one returns it to the free space. Requires that nobody reads it.
+
+    Returns:
+        Bytes that became free.
+    """
+    if not tx.drop_extent(extent):
+        return 0
+    if extent.file == ARENA_FILE:
+        make_warm(tx, extent.offset, extent.offset + extent.length)
+    return extent.length
+
+
+def make_warm(tx: WriteTransaction, start: int, end: int) -> None:
+    """A range that is backed and belongs to nobody becomes free."""
+    edit = allocator.release(tx.warm, start, end)
+    tx.warm.apply(edit.removed, edit.added)
+    tx.ring(Control.ROOM_BELL)
+
+
+def make_cold(tx: WriteTransaction, start: int, end: int) -> None:
+    """A range in transit that was punched becomes free; nothing happens when it was recovered already."""
+    if tx.drop_transit(start):
+        edit = allocator.release(tx.cold, start, end)
+        tx.cold.apply(edit.removed, edit.added)
+        tx.counters.backed_bytes -= end - start
+        tx.ring(Control.ROOM_BELL)

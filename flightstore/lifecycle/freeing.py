@@ -1,0 +1,167 @@
+"""Deleting objects, and giving their memory back once nobody reads it.
+
+Deleting takes the id and the names away at once and leaves the object *dying*: recorded, unreachable, its
+extents intact. A sweep returns the extents of those dying objects that no lease names.
+
+Why a sweep never frees what somebody reads: it runs under the writers' lock, after a memory barrier on all
+clients (memory.leases has the argument). All dying objects it considers were committed as such before the
+barrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from flightstore.catalog import keys
+from flightstore.catalog.records import FLAG_PROBING, ObjectRecord, decode_record
+from flightstore.catalog.transaction import WriteTransaction
+from flightstore.lifecycle import extents
+from flightstore.lifecycle.connection import Connection
+from flightstore.memory import kernel
+from flightstore.types import ObjectID, Ref
+
+__all__ = ["delete", "delete_unused", "release_name", "resolve", "sweep", "sweep_if_worthwhile"]
+
+_SWEEP_OBJECTS = 64
+_SWEEP_SHARE = 8  # an eighth of the capacity
+_BATCH = 512  # objects freed in one transaction: bounds how long others wait
+
+
+def resolve(tx: WriteTransaction, session: int, ref: Ref) -> bytes | None:
+    """The id that a reference means; None for a name that does not exist."""
+    if isinstance(ref, ObjectID):
+        return ref
+    return tx.txn.get(keys.name_key(session, ref))  # type: ignore[no-any-return]
+
+
+def delete(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
+    """Delete objects, whoever reads them; returns how many there were."""
+
+    def work(tx: WriteTransaction) -> int:
+        count = 0
+        for ref in refs:
+            object_id = resolve(tx, session, ref)
+            record = tx.sealed(session, object_id) if object_id else None
+            if object_id and record:
+                tx.retire(session, object_id, record)
+                count += 1
+        return count
+
+    count = conn.write(work)
+    if count:
+        sweep_if_worthwhile(conn)
+    return count
+
+
+def release_name(tx: WriteTransaction, session: int, name: str, new_id: bytes) -> None:
+    """Free a name for a new object: its old object is deleted, unless it has another name or is pinned."""
+    old_id = tx.txn.get(keys.name_key(session, name))
+    if old_id is None or old_id == new_id:
+        return
+    record = tx.sealed(session, old_id)
+    if record is None:
+        return
+    if len(record.names) == 1 and not record.pins:
+        tx.retire(session, old_id, record)
+        return
+    others = tuple(other for other in record.names if other != name)
+    tx.rewrite_sealed(session, old_id, msgspec.structs.replace(record, names=others))
+
+
+# --- conditional delete ---
+
+
+def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
+    """Delete those objects that nobody holds, and do nothing to the others; returns how many were deleted.
+
+    Exact in spite of readers that take no lock: the objects are first marked as being probed, in a commit of
+    its own. A reader that had published its lease before the barrier is seen; one that comes later sees the
+    mark, and waits for the writers' lock, that is for the outcome. Should this process die in between,
+    whoever sees the mark while holding the lock knows that nobody is probing, and takes it away.
+    """
+
+    def both_steps() -> int:
+        probed = conn.transact(lambda tx: _mark(tx, session, refs))
+        kernel.membarrier()
+        held = conn.clients.held()
+        return conn.transact(lambda tx: _settle(tx, session, probed, held))
+
+    count = conn.exclusive(both_steps)
+    if count:
+        sweep_if_worthwhile(conn)
+    return count
+
+
+def _mark(tx: WriteTransaction, session: int, refs: Iterable[Ref]) -> dict[bytes, ObjectRecord]:
+    probed: dict[bytes, ObjectRecord] = {}
+    for ref in refs:
+        object_id = resolve(tx, session, ref)
+        record = tx.sealed(session, object_id) if object_id else None
+        if object_id and record:
+            marked = msgspec.structs.replace(record, flags=record.flags | FLAG_PROBING)
+            tx.rewrite_sealed(session, object_id, marked)
+            probed[object_id] = marked
+    return probed
+
+
+def _settle(tx: WriteTransaction, session: int, probed: dict[bytes, ObjectRecord], held: set[int]) -> int:
+    count = 0
+    for object_id, record in probed.items():
+        if record.serial in held:
+            unmark(tx, session, object_id, record)
+        else:
+            tx.retire(session, object_id, record)
+            count += 1
+    return count
+
+
+def unmark(tx: WriteTransaction, session: int, object_id: bytes, record: ObjectRecord) -> ObjectRecord:
+    """Take the mark of a conditional delete away. Requires the writers' lock: nobody is probing then."""
+    plain = msgspec.structs.replace(record, flags=record.flags & ~FLAG_PROBING)
+    tx.rewrite_sealed(session, object_id, plain)
+    return plain
+
+
+# --- sweeping ---
+
+
+def sweep_if_worthwhile(conn: Connection) -> None:
+    """Sweep when much has died since the last sweep, so that the memory is used again while it is warm."""
+
+    counters = conn.counters
+    if counters is None:
+        return
+    objects = counters.dying - counters.swept_dying
+    freed = counters.dying_bytes - counters.swept_bytes
+    if objects >= _SWEEP_OBJECTS or freed * _SWEEP_SHARE >= conn.capacity_bytes:
+        sweep(conn)
+
+
+def sweep(conn: Connection) -> tuple[int, int]:
+    """Give back the memory of all dying objects that nobody holds; returns how many, and their bytes."""
+    objects = freed = 0
+    more = conn.control.usage()[4] > 0
+    while more:
+        done, nbytes, more = conn.exclusive(lambda: _sweep_batch(conn))
+        objects += done
+        freed += nbytes
+    return objects, freed
+
+
+def _sweep_batch(conn: Connection) -> tuple[int, int, bool]:
+    kernel.membarrier()
+    return conn.transact(lambda tx: _free_unheld(tx, conn.clients.held()))
+
+
+def _free_unheld(tx: WriteTransaction, held: set[int]) -> tuple[int, int, bool]:
+    records = (decode_record(raw) for _, raw in tx.records(keys.DYING))
+    free = [record for record in records if record.serial not in held]
+    freed = 0
+    for record in free[:_BATCH]:
+        freed += sum(extents.give_back(tx, extent) for extent in record.extents)
+        tx.drop_dying(record)
+    tx.counters.swept_dying = tx.counters.dying
+    tx.counters.swept_bytes = tx.counters.dying_bytes
+    return min(len(free), _BATCH), freed, len(free) > _BATCH

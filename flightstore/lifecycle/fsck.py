@@ -1,0 +1,230 @@
+"""fsck: checks every invariant of the format against what is there. Changes nothing.
+
+All catalog records are read in one transaction, so that a store in use can be checked. What only makes sense
+when nobody works on the store (left-overs of dead clients, the memory behind the arena) is told apart by
+`recoverable`: `recover()` puts it right, and it is no damage.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from flightstore.catalog import keys
+from flightstore.catalog.environment import scan
+from flightstore.catalog.records import ARENA_FILE, FLAG_PROBING, Extent, ObjectRecord, decode_record
+from flightstore.catalog.space import FreeSpace
+from flightstore.catalog.transaction import Counters, extent_of, transit_of
+from flightstore.lifecycle.connection import Connection
+from flightstore.memory.allocator import size_class
+from flightstore.memory.clients import client_id
+from flightstore.memory.rangemap import tiling_problems
+
+__all__ = ["Finding", "fsck"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    check: str
+    """Which check found it."""
+    message: str
+    """What is wrong, with ids and numbers."""
+    recoverable: bool = False
+    """Whether it is a left-over that `recover()` puts right, not damage."""
+
+
+@dataclass(slots=True)
+class _Picture:
+    """Everything the catalog says, as of one moment."""
+
+    counters: Counters
+    sealed: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
+    pending: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
+    dying: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
+    names: dict[bytes, bytes] = field(default_factory=dict)
+    extents: list[tuple[Extent, int]] = field(default_factory=list)
+    transits: list[tuple[int, int, int, int]] = field(default_factory=list)
+    free: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
+    index: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
+
+    @property
+    def records(self) -> Iterator[ObjectRecord]:
+        for group in (self.sealed, self.pending, self.dying):
+            yield from (record for _, record in group)
+
+
+def fsck(conn: Connection) -> list[Finding]:
+    """Everything that is wrong with the store; empty when all is well."""
+    picture = _read(conn)
+    return [
+        *_check_tiling(conn, picture),
+        *_check_index(picture),
+        *_check_extents(picture),
+        *_check_counters(picture),
+        *_check_names(picture),
+        *_check_objects(picture),
+        *_check_clients(conn, picture),
+        *_check_memory(conn, picture),
+    ]
+
+
+def _read(conn: Connection) -> _Picture:
+    catalog = conn.catalog
+    with catalog.gate:
+        txn = catalog.begin()
+        try:
+            return _read_all(txn)
+        finally:
+            txn.abort()
+
+
+def _read_all(txn: Any) -> _Picture:
+    picture = _Picture(Counters(txn.get(keys.COUNTERS)))
+    groups = ((keys.OBJECT, picture.sealed), (keys.PENDING, picture.pending), (keys.DYING, picture.dying))
+    for letter, group in groups:
+        group.extend((key, decode_record(raw)) for key, raw in scan(txn, letter))
+    picture.names = dict(scan(txn, keys.NAME))
+    picture.extents = [extent_of(key, raw) for key, raw in scan(txn, keys.EXTENT)]
+    picture.transits = [transit_of(key, raw) for key, raw in scan(txn, keys.TRANSIT)]
+    for letter in (keys.WARM, keys.COLD):
+        space = FreeSpace(txn, letter, size_class)
+        picture.free[letter] = list(space.ranges())
+        picture.index[letter] = list(space.index_entries())
+    return picture
+
+
+def _check_tiling(conn: Connection, picture: _Picture) -> Iterator[Finding]:
+    arena = [extent for extent, _ in picture.extents if extent.file == ARENA_FILE]
+    problems = tiling_problems(
+        conn.arena.arena_bytes,
+        extents=[(extent.offset, extent.offset + extent.length) for extent in arena],
+        warm=picture.free[keys.WARM],
+        cold=picture.free[keys.COLD],
+        transit=[(start, end) for start, end, _, _ in picture.transits],
+    )
+    for problem in problems:
+        yield Finding("tiling", problem)
+
+
+def _check_index(picture: _Picture) -> Iterator[Finding]:
+    for letter in (keys.WARM, keys.COLD):
+        expected = sorted((size_class(end - start), end) for start, end in picture.free[letter])
+        if expected != picture.index[letter]:
+            yield Finding("index", f"the size index of space {letter!r} does not match its ranges")
+
+
+def _check_extents(picture: _Picture) -> Iterator[Finding]:
+    """Reference counts equal references; every extent of a record exists; none is without an object."""
+    references: Counter[Extent] = Counter()
+    for record in picture.records:
+        references.update(Extent(*extent) for extent in record.extents)
+    for extent, users in picture.extents:
+        if references[extent] != users:
+            yield Finding("extents", f"{extent} counts {users} users, {references[extent]} objects use it")
+    for extent in references.keys() - {extent for extent, _ in picture.extents}:
+        yield Finding("extents", f"{extent} is used by an object and recorded nowhere")
+
+
+def _check_counters(picture: _Picture) -> Iterator[Finding]:
+    counters = picture.counters
+    used = sum(extent.length for extent, _ in picture.extents if extent.file == ARENA_FILE)
+    warm = sum(end - start for start, end in picture.free[keys.WARM])
+    transit = sum(end - start for start, end, _, _ in picture.transits)
+    facts = {
+        "used_bytes": used,
+        "backed_bytes": used + warm + transit,
+        "objects": len(picture.sealed),
+        "pending": len(picture.pending),
+        "dying": len(picture.dying),
+        "dying_bytes": sum(extent.length for _, record in picture.dying for extent in record.extents),
+    }
+    for name, fact in facts.items():
+        said = getattr(counters, name)
+        if said != fact:
+            yield Finding("counters", f"the counter {name} says {said:,}, the records say {fact:,}")
+
+
+def _check_names(picture: _Picture) -> Iterator[Finding]:
+    """Every name leads to a sealed object that bears it, and the other way round."""
+    expected = {}
+    for key, record in picture.sealed:
+        session = int.from_bytes(key[1:5], "big")
+        for name in record.names:
+            expected[keys.name_key(session, name)] = key[5:]
+    for name_key in expected.keys() | picture.names.keys():
+        leads, bears = picture.names.get(name_key), expected.get(name_key)
+        if leads != bears:
+            yield Finding("names", f"the name {name_key[5:]!r} leads to {leads!r}, but {bears!r} bears it")
+
+
+def _check_objects(picture: _Picture) -> Iterator[Finding]:
+    serials = Counter(record.serial for record in picture.records)
+    for serial, count in serials.items():
+        if count > 1:
+            yield Finding("objects", f"{count} objects have the serial number {serial}")
+        if serial >= picture.counters.next_serial:
+            yield Finding("objects", f"the serial number {serial} was not given out yet")
+    for key, record in picture.sealed:
+        if record.flags & FLAG_PROBING:
+            yield Finding(
+                "objects", f"{key[5:].hex()} bears the mark of a conditional delete", recoverable=True
+            )
+        if record.nbytes > sum(extent.length for extent in record.extents):
+            yield Finding(
+                "objects", f"{key[5:].hex()} has {record.nbytes:,} bytes, more than its extents hold"
+            )
+
+
+def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:
+    """No stale client files; nothing pending or in transit belongs to a dead client; leases name known
+    objects.
+    """
+    infos = conn.clients.infos()
+    living = {info.client for info in infos if info.alive}
+    for info in infos:
+        if not info.alive:
+            yield Finding("clients", f"process {info.pid} is gone and left its client file", recoverable=True)
+    for key, record in picture.pending:
+        if record.client not in living:
+            yield Finding("clients", f"{key[5:].hex()} is being created by a dead client", recoverable=True)
+    for start, end, _, client in picture.transits:
+        if client not in living:
+            yield Finding("clients", f"the range {start}-{end} was left in transit", recoverable=True)
+    known = {record.serial for record in picture.records}
+    for serial, count in conn.clients.counts().items():
+        if serial not in known and serial < picture.counters.next_serial and _settled(conn, serial):
+            yield Finding("leases", f"{count} leases are held on the object number {serial}, which was freed")
+    for name in conn.clients.names():
+        if not client_id(name):
+            yield Finding("clients", f"the file {name!r} in clients/ is not a client's")
+
+
+def _settled(conn: Connection, serial: int) -> bool:
+    """Whether a lease on an unknown object is still there on a second look: readers clear theirs at once."""
+    return conn.write(lambda tx: conn.clients.counts()[serial] > 0 and not _is_known(tx.txn, serial))
+
+
+def _is_known(txn: Any, serial: int) -> bool:
+    letters = (keys.OBJECT, keys.PENDING, keys.DYING)
+    return any(decode_record(raw).serial == serial for letter in letters for _, raw in scan(txn, letter))
+
+
+def _check_memory(conn: Connection, picture: _Picture) -> Iterator[Finding]:
+    """The memory behind the arena is what the catalog says is backed."""
+    backed = conn.arena.backed_bytes()
+    if picture.transits or picture.counters.backed_bytes > conn.capacity_bytes:
+        return
+    if backed != picture.counters.backed_bytes and conn.write(lambda tx: _differs(conn, tx)):
+        yield Finding(
+            "memory",
+            f"the arena has {backed:,} bytes of memory, the catalog says {picture.counters.backed_bytes:,}",
+        )
+
+
+def _differs(conn: Connection, tx: Any) -> bool:
+    """The same comparison under the writers' lock, in case somebody was just growing."""
+    return not tx.transits() and conn.arena.backed_bytes() != tx.counters.backed_bytes

@@ -1,0 +1,105 @@
+"""What there is: lists, statistics, holders. Reads only."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections import Counter
+
+import msgspec
+
+from flightstore.catalog import keys
+from flightstore.catalog.environment import scan
+from flightstore.catalog.records import ObjectRecord, decode_record
+from flightstore.catalog.space import FreeSpace
+from flightstore.catalog.transaction import Counters
+from flightstore.lifecycle.connection import Connection
+from flightstore.memory import kernel
+from flightstore.memory.allocator import size_class
+from flightstore.objects.registry import kind_name
+from flightstore.types import Holder, ObjectID, ObjectInfo, StoreStats
+
+__all__ = ["holders", "info", "list_objects", "usage"]
+
+
+def info(object_id: bytes, record: ObjectRecord, state: str, counts: Counter[int]) -> ObjectInfo:
+    """One object as users see it."""
+    raw = record.metadata  # what is too long for the record is read with the object, under its lease
+    return ObjectInfo(
+        id=ObjectID(object_id),
+        name=record.names[0] if record.names else None,
+        kind=kind_name(record.kind),
+        nbytes=record.nbytes,
+        num_rows=record.num_rows,
+        created_ns=record.created_ns,
+        creator_pid=record.creator_pid,
+        refs=counts[record.serial],
+        pinned=record.pins > 0,
+        state=state,
+        metadata=msgspec.msgpack.decode(raw) if raw else None,
+    )
+
+
+def list_objects(conn: Connection, session: int, pattern: str | None) -> list[ObjectInfo]:
+    """Sealed objects whose name matches `pattern`, by name, unnamed ones last."""
+    prefix = keys.session_prefix(keys.OBJECT, session)
+    records = [(key[len(prefix) :], decode_record(raw)) for key, raw in conn.catalog.items(prefix)]
+    if pattern is not None:
+        records = [
+            (object_id, record)
+            for object_id, record in records
+            if any(fnmatch.fnmatchcase(name, pattern) for name in record.names)
+        ]
+    counts = conn.clients.counts()
+    found = [info(object_id, record, "sealed", counts) for object_id, record in records]
+    return sorted(found, key=lambda one: (one.name is None, one.name or "", one.id))
+
+
+def holders(conn: Connection, serial: int) -> list[Holder]:
+    """Processes that hold references on an object."""
+    found = conn.clients.holders(serial)
+    return [Holder(pid or os.getpid(), kernel.process_name(pid or os.getpid()), refs) for pid, refs in found]
+
+
+def usage(conn: Connection) -> StoreStats:
+    """Usage of the whole store."""
+    counters, largest, records = _snapshot(conn)
+    counts = conn.clients.counts()
+    lengths = [(sum(extent.length for extent in record.extents), record) for record in records]
+    return StoreStats(
+        path=conn.path,
+        capacity_bytes=conn.capacity_bytes,
+        used_bytes=counters.used_bytes,
+        free_bytes=conn.capacity_bytes - counters.used_bytes,
+        backed_bytes=counters.backed_bytes,
+        leased_bytes=sum(length for length, record in lengths if counts[record.serial]),
+        pinned_bytes=sum(length for length, record in lengths if record.pins),
+        largest_hole_bytes=max(largest, _growable(conn, counters)),
+        objects=counters.objects,
+        pending=counters.pending,
+        dying=counters.dying,
+        clients=sum(1 for name in conn.clients.names() if conn.clients.alive(name)),
+        leases=sum(counts.values()),
+        catalog_bytes=conn.catalog.map_bytes,
+        catalog_used_bytes=conn.catalog.used_bytes(),
+    )
+
+
+def _growable(conn: Connection, counters: Counters) -> int:
+    """What fresh addresses could still be backed."""
+    return max(conn.capacity_bytes - counters.backed_bytes, 0)
+
+
+def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:
+    """Counters, longest warm range and all records, as of one moment."""
+    catalog = conn.catalog
+    with catalog.gate:
+        txn = catalog.begin()
+        try:
+            counters = Counters(txn.get(keys.COUNTERS))
+            largest = FreeSpace(txn, keys.WARM, size_class).largest_bytes()
+            prefixes = (keys.OBJECT, keys.PENDING, keys.DYING)
+            records = [decode_record(raw) for prefix in prefixes for _, raw in scan(txn, prefix)]
+        finally:
+            txn.abort()
+    return counters, largest, records

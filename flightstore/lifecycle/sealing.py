@@ -1,0 +1,274 @@
+"""Making objects: from a payload to a sealed object, or to nothing at all.
+
+Small payloads are allocated, written and sealed in one transaction. Large ones take two, with the copy in
+between, outside of any lock: *allocate* (the object is pending: recorded with its client, invisible), copy,
+*seal*. If the client dies or the copy is interrupted, the pending object is aborted, by the client itself or
+by recovery. An extent that is being written is named by no lease and needs none: it belongs to a pending
+object of a live client.
+
+Either way the object becomes visible, under its id and name, at one commit; a name it takes over changes
+hands in the same one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from flightstore.catalog import keys
+from flightstore.catalog.records import Extent, ObjectRecord
+from flightstore.catalog.transaction import WriteTransaction
+from flightstore.errors import NotStorable, ObjectExists, StoreClosed
+from flightstore.lifecycle import extents, freeing, room
+from flightstore.lifecycle.connection import Connection
+from flightstore.memory import allocator, kernel
+from flightstore.memory.control import Control
+from flightstore.memory.copying import copy_pieces
+from flightstore.objects.base import Payload
+from flightstore.types import ObjectID
+
+__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "new_object", "put", "seal"]
+
+T = TypeVar("T")
+
+SMALL_BYTES = 64 << 10
+"""Payloads up to this size are written within the transaction that seals them."""
+_INLINE_METADATA_BYTES = 512
+_MAX_METADATA_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class NewObject:
+    """One object on its way into the store."""
+
+    session: int
+    payload: Payload
+    name: str | None = None
+    object_id: ObjectID | None = None
+    """The caller's id; None for a generated one."""
+    metadata: bytes = b""
+    metadata_at: tuple[int, int] | None = None
+    nbytes: int = -1
+    """Payload bytes without metadata; -1 for all of the payload."""
+    id: ObjectID = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.id = self.object_id if self.object_id is not None else ObjectID.random()
+
+    def record(self, conn: Connection, serial: int, extent: Extent | None) -> ObjectRecord:
+        """The object's record."""
+        payload = self.payload
+        return ObjectRecord(
+            serial,
+            payload.kind,
+            (extent,) if extent is not None else (),
+            payload.layout,
+            (self.name,) if self.name is not None else (),
+            payload.size_bytes if self.nbytes < 0 else self.nbytes,
+            payload.num_rows,
+            time.time_ns(),
+            os.getpid(),
+            conn.client,
+            0,
+            self.metadata,
+            self.metadata_at,
+        )
+
+
+def new_object(
+    session: int, payload: Payload, name: str | None, object_id: ObjectID | None, metadata: Any
+) -> NewObject:
+    """An object with the user's metadata: in the record when short, else behind the payload.
+
+    Raises:
+        NotStorable: msgpack cannot hold the metadata, or they are too long.
+    """
+    if metadata is None:
+        return NewObject(session, payload, name, object_id)
+    encoded = _encode_metadata(metadata)
+    if len(encoded) <= _INLINE_METADATA_BYTES:
+        return NewObject(session, payload, name, object_id, encoded)
+    at = kernel.round_up(payload.size_bytes, allocator.UNIT)
+    longer = dataclasses.replace(
+        payload, size_bytes=at + len(encoded), pieces=[*payload.pieces, (at, encoded)]
+    )
+    return NewObject(session, longer, name, object_id, b"", (at, len(encoded)), payload.size_bytes)
+
+
+def _encode_metadata(metadata: Any) -> bytes:
+    try:
+        encoded = msgspec.msgpack.encode(metadata)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise NotStorable(
+            f"metadata of type {type(metadata).__name__} cannot be stored: {error}",
+            hint="use None, numbers, text, bytes, lists and dicts",
+        ) from error
+    if len(encoded) > _MAX_METADATA_BYTES:
+        raise NotStorable(
+            f"the metadata takes {len(encoded):,} bytes, at most {_MAX_METADATA_BYTES:,} are allowed",
+            hint="put it as an object of its own",
+        )
+    return encoded
+
+
+def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) -> None:
+    """Store objects; all become visible in one commit, or none.
+
+    Raises:
+        StoreFull, CatalogFull, ObjectExists: nothing was stored.
+    """
+    large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
+    small = [new for new in objects if new.payload.size_bytes <= SMALL_BYTES]
+    pending: list[tuple[NewObject, Extent]] = []
+    try:
+        for new in large:
+            extent = allocate(conn, new, deadline)
+            pending.append((new, extent))
+            _copy(conn, new.payload, extent)
+        _seal_all(conn, pending, small, deadline)
+    except BaseException:
+        for new, _ in pending:
+            abort(conn, new.session, new.id)
+        raise
+    freeing.sweep_if_worthwhile(conn)
+
+
+def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
+    arena, offset = conn.arena, extent.offset
+    cold = arena.needs_populate(offset, extent.length)
+
+    def populate(at: int, nbytes: int) -> None:
+        arena.populate(offset + at, nbytes)
+
+    copy_pieces(
+        arena.write_address + offset,
+        extent.length,
+        payload.pieces,
+        populate=populate if cold else None,
+    )
+
+
+def _seal_all(
+    conn: Connection,
+    pending: Sequence[tuple[NewObject, Extent]],
+    small: Sequence[NewObject],
+    deadline: float | None,
+) -> None:
+    """One transaction that seals what is pending and stores the small ones, repeated until there is room for
+    those.
+    """
+    needed = sum(-(-new.payload.size_bytes // allocator.UNIT) * allocator.UNIT for new in small)
+
+    def work(tx: WriteTransaction) -> None:
+        if small:
+            conn.check_catalog_room()
+        for new, _ in pending:
+            _seal_pending(tx, new.session, new.id)
+        for new in small:
+            _put_small(conn, tx, new)
+
+    with_room(conn, work, needed, allocator.UNIT, deadline)
+
+
+class _NoRoom(Exception):
+    """Leaves a transaction that found no room, changing nothing."""
+
+
+def with_room(
+    conn: Connection, work: Callable[[WriteTransaction], T], nbytes: int, align: int, deadline: float | None
+) -> T:
+    """Run a transaction that allocates, making room between attempts."""
+    while True:
+        try:
+            return conn.write(work)
+        except _NoRoom:
+            room.make_room(conn, nbytes, align, deadline)
+
+
+def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
+    if new.object_id is not None:
+        _refuse_taken(tx, new.session, new.object_id)
+    extent = None
+    payload = new.payload
+    if payload.size_bytes:
+        extent = extents.take(tx, payload.size_bytes)
+        if extent is None:
+            raise _NoRoom
+        copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
+    record = new.record(conn, tx.next_serial(), extent)
+    _make_visible(tx, new.session, new.id, record, ring_id=new.object_id is not None)
+
+
+def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
+    if tx.id_is_taken(session, object_id):
+        raise ObjectExists(
+            f"an object with the id {object_id} exists already",
+            hint="ids are never overwritten: delete it first",
+        )
+
+
+def _make_visible(
+    tx: WriteTransaction, session: int, object_id: ObjectID, record: ObjectRecord, *, ring_id: bool
+) -> None:
+    for name in record.names:
+        freeing.release_name(tx, session, name, object_id)
+        tx.ring(Control.bell_of(keys.name_key(session, name)))
+    tx.add_sealed(session, object_id, record)
+    if ring_id:
+        tx.ring(Control.bell_of(keys.object_key(session, object_id)))
+
+
+def allocate(conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT) -> Extent:
+    """Make a pending object with room for its payload.
+
+    Raises:
+        ObjectExists, StoreFull, CatalogFull: there is no pending object then.
+    """
+
+    def work(tx: WriteTransaction) -> Extent:
+        conn.check_catalog_room()
+        _refuse_taken(tx, new.session, new.id)
+        extent = extents.take(tx, max(new.payload.size_bytes, 1), align)
+        if extent is None:
+            raise _NoRoom
+        tx.add_pending(new.session, new.id, new.record(conn, tx.next_serial(), extent))
+        return extent
+
+    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
+
+
+def seal(conn: Connection, session: int, object_id: ObjectID) -> None:
+    """Make a pending object visible.
+
+    Raises:
+        StoreClosed: it was aborted, by its owner or because its owner was taken for dead.
+    """
+    conn.write(lambda tx: _seal_pending(tx, session, object_id))
+    freeing.sweep_if_worthwhile(conn)
+
+
+def _seal_pending(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
+    record = tx.pending(session, object_id)
+    if record is None:
+        raise StoreClosed(f"the object {object_id} is no longer being created: it was aborted")
+    tx.drop_pending(session, object_id)
+    _make_visible(tx, session, object_id, record, ring_id=True)
+
+
+def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:
+    """Make a pending object vanish; False when there is none.
+
+    Its extent goes through the dying objects, because a view of a builder may still map it.
+    """
+
+    try:
+        return conn.write(lambda tx: tx.abort_pending(session, object_id))
+    except BaseException:
+        conn.abandoned.append((session, object_id))
+        raise

@@ -1,0 +1,183 @@
+"""All clients of a store, seen from one of them: who lives, who is dead, who holds what.
+
+A client is dead when its file's lock can be taken, or when the process named in its header is gone (a process
+forked by C code, which runs no hooks of ours, keeps the lock alive). Entries of a dead client count until
+`reap` removed its file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+from flightstore.memory import kernel
+from flightstore.memory.leases import CLIENT_HEADER, CLIENT_MAGIC, FILE_BYTES, HEADER_WORDS, HIGH_WATER_WORD
+
+__all__ = ["ClientInfo", "Clients"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """One client file."""
+
+    name: str
+    """Name of the file."""
+    client: int
+    """Client id."""
+    pid: int
+    """Process, 0 while a forked child has not signed yet."""
+    leases: int
+    """References held."""
+    alive: bool
+    """Whether the process lives."""
+
+
+class Clients:
+    """The directory of client files of one store."""
+
+    def __init__(self, store_path: str) -> None:
+        self.directory = os.path.join(store_path, "clients")
+        self.nursery = os.path.join(store_path, "new")
+        self._maps: dict[str, memoryview] = {}
+
+    def names(self) -> list[str]:
+        """The client files there are; forgets mappings of those that are gone."""
+        names = os.listdir(self.directory)
+        if len(self._maps) > len(names):
+            for gone in self._maps.keys() - set(names):
+                self._maps.pop(gone, None)
+        return names
+
+    def _words(self, name: str) -> memoryview | None:
+        words = self._maps.get(name)
+        if words is None:
+            words = _map_file(os.path.join(self.directory, name))
+            if words is not None:
+                self._maps[name] = words
+        return words
+
+    def entries(self, name: str) -> list[int]:
+        """What a client's entries hold, zeros included; empty when the file is gone."""
+        words = self._words(name)
+        if words is None:
+            return []
+        return words[HEADER_WORDS : HEADER_WORDS + words[HIGH_WATER_WORD]].tolist()
+
+    def held(self) -> set[int]:
+        """Serials of all objects that any client holds.
+
+        Exact for deletes committed before a membarrier that came before this call; requires the writers'
+        lock.
+        """
+        serials: set[int] = set()
+        for name in self.names():
+            serials.update(self.entries(name))
+        serials.discard(0)
+        return serials
+
+    def counts(self) -> Counter[int]:
+        """References per serial, over all clients."""
+        counts: Counter[int] = Counter()
+        for name in self.names():
+            counts.update(self.entries(name))
+        del counts[0]
+        return counts
+
+    def holders(self, serial: int) -> list[tuple[int, int]]:
+        """(pid, references) of every client that holds the object."""
+        found = ((name, self.entries(name).count(serial)) for name in self.names())
+        return [(self._pid(name), count) for name, count in found if count]
+
+    def _pid(self, name: str) -> int:
+        words = self._words(name)
+        return CLIENT_HEADER.unpack_from(words)[2] if words is not None else 0
+
+    def dead(self) -> list[str]:
+        """Names of the client files whose process is gone."""
+        return [name for name in self.names() if not self.alive(name)]
+
+    def alive(self, name: str) -> bool:
+        """Whether the client's process lives."""
+        return _alive(os.path.join(self.directory, name))
+
+    def infos(self) -> list[ClientInfo]:
+        """All clients."""
+        return [self._info(name) for name in self.names()]
+
+    def _info(self, name: str) -> ClientInfo:
+        leases = sum(1 for entry in self.entries(name) if entry)
+        return ClientInfo(name, client_id(name), self._pid(name), leases, self.alive(name))
+
+    def remove(self, name: str) -> None:
+        """Remove a dead client's file. Requires the writers' lock."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.directory, name))
+        self._maps.pop(name, None)
+
+    def remove_unfinished(self) -> int:
+        """Remove files that dead processes left half-made; returns how many."""
+        removed = 0
+        for name in os.listdir(self.nursery):
+            path = os.path.join(self.nursery, name)
+            if not _alive(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                    removed += 1
+        return removed
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: forget the parent's own mapping cache, which other threads may have been
+        changing.
+        """
+        self._maps = {}
+
+
+def client_id(name: str) -> int:
+    """The client id that a file name stands for; 0 for a foreign file."""
+    try:
+        return int(name, 16)
+    except ValueError:
+        return 0
+
+
+def _map_file(path: str) -> memoryview | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if os.fstat(descriptor).st_size < FILE_BYTES:
+            return None
+        return memoryview(mmap.mmap(descriptor, FILE_BYTES, prot=mmap.PROT_READ)).cast("Q")
+    finally:
+        os.close(descriptor)
+
+
+def _alive(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _process_lives(descriptor)
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _process_lives(descriptor: int) -> bool:
+    """Whether the process named in a locked file lives; one that has not signed yet counts as alive."""
+    header = os.pread(descriptor, CLIENT_HEADER.size, 0)
+    if len(header) < CLIENT_HEADER.size:
+        return True
+    magic, _, pid, start, _, _ = CLIENT_HEADER.unpack(header)
+    if magic != CLIENT_MAGIC or not pid:
+        return True
+    return bool(kernel.process_start(pid) == start)

@@ -1,0 +1,171 @@
+"""What all tests share: the rule about leaving tests out.
+
+A test that needs more than Python packages says so: ``@pytest.mark.needs("mount", "root")``. Each name is a
+component with a probe below. Where a component is missing the test is left out and named at the end of the
+run, with the component; with ``CI=true`` it fails instead, unless the component is one that a CI machine
+cannot be given (`OPTIONAL_COMPONENTS`). No test may be skipped in any other way: such a skip is a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+OPTIONAL_COMPONENTS = frozenset({"cgroup"})
+"""Components a CI machine may lack: without them a test is left out there too, and still named."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something a test may need that is not a Python package."""
+
+    available: Callable[[], bool]
+    """Whether it works here; run once at most, leaves nothing behind."""
+    remedy: str
+    """What to do where it is missing."""
+
+
+def succeeds(*command: str) -> bool:
+    """Whether a command exists and exits with 0 within ten seconds."""
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+
+
+def can_mount() -> bool:
+    """Whether a tmpfs can be mounted and unmounted."""
+    with tempfile.TemporaryDirectory() as place:
+        if not succeeds("mount", "-t", "tmpfs", "-o", "size=64k", "flightstore-probe", place):
+            return False
+        return succeeds("umount", place)
+
+
+def memory_cgroup_parent() -> Path | None:
+    """Where a memory control group can be made: version 1's root, or our own group of version 2."""
+    version1 = Path("/sys/fs/cgroup/memory")
+    if version1.is_dir():
+        return version1
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return Path("/sys/fs/cgroup") / line[3:].lstrip("/")
+    return None
+
+
+def can_make_memory_cgroup() -> bool:
+    """Whether a control group can be made, and a limit set on its memory."""
+    parent = memory_cgroup_parent()
+    if parent is None:
+        return False
+    group = parent / f"flightstore-probe-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        return False
+    limit = group / ("memory.limit_in_bytes" if parent.name == "memory" else "memory.max")
+    try:
+        limit.write_text(str(1 << 30))
+        return True
+    except OSError:
+        return False
+    finally:
+        group.rmdir()
+
+
+COMPONENTS = {
+    "cgroup": Component(can_make_memory_cgroup, "run as root where the memory controller is delegated"),
+    "git": Component(lambda: succeeds("git", "--version"), "install git"),
+    "mount": Component(can_mount, "run as root with CAP_SYS_ADMIN"),
+    "network": Component(
+        lambda: succeeds("unshare", "--net", "ip", "link", "set", "lo", "up"),
+        "run as root with CAP_SYS_ADMIN, and install iproute2",
+    ),
+    "root": Component(lambda: os.geteuid() == 0, "run as root"),
+    "unshare": Component(
+        lambda: succeeds("unshare", "--pid", "--fork", "--mount-proc", "true"),
+        "run as root with CAP_SYS_ADMIN",
+    ),
+}
+
+
+@functools.cache
+def is_available(name: str) -> bool:
+    """Whether the component works here."""
+    return COMPONENTS[name].available()
+
+
+def in_ci() -> bool:
+    """Whether a test left out is a failure."""
+    return os.environ.get("CI") == "true"
+
+
+def needed(item: pytest.Item) -> list[str]:
+    """Names of the components a test needs."""
+    return sorted({name for mark in item.iter_markers("needs") for name in mark.args})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse component names that are not in the table."""
+    for item in items:
+        if unknown := set(needed(item)) - COMPONENTS.keys():
+            raise pytest.UsageError(f"{item.nodeid} needs unknown components: {', '.join(sorted(unknown))}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test out, or fail it, for want of a component."""
+    missing = [name for name in needed(item) if not is_available(name)]
+    if not missing:
+        return
+    reason = "; ".join(f"{name} ({COMPONENTS[name].remedy})" for name in missing)
+    if in_ci() and not OPTIONAL_COMPONENTS.issuperset(missing):
+        pytest.fail(f"CI must not leave this test out, but it needs {reason}", pytrace=False)
+    item.user_properties.append(("left out", reason))
+    pytest.skip(f"needs {reason}")
+
+
+def forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip that does not come from `needs` into a failure."""
+    if not report.skipped or hasattr(report, "wasxfail") or left_out_reason(report):
+        return
+    why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"skipped otherwise than by pytest.mark.needs, which is not allowed: {why}"
+
+
+def left_out_reason(report: object) -> str | None:
+    """The components a test was left out for, None if it was not."""
+    return dict(getattr(report, "user_properties", ())).get("left out")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Apply the rule to tests."""
+    report = yield
+    forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Apply the rule to modules (``importorskip``, ``allow_module_level``)."""
+    report = yield
+    forbid_skip(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were left out."""
+    reports = terminalreporter.stats.get("skipped", [])
+    left_out = [(report.nodeid, reason) for report in reports if (reason := left_out_reason(report))]
+    if not left_out:
+        return
+    terminalreporter.section("left out for want of a component")
+    for nodeid, reason in left_out:
+        terminalreporter.line(f"{nodeid}: needs {reason}")

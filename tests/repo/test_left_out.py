@@ -1,0 +1,75 @@
+"""The rule about leaving tests out (tests/conftest.py), tried on small test folders of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+
+NEEDS = 'import pytest\n@pytest.mark.needs("{}")\ndef test_it():\n    pass\n'
+SKIPS = 'import pytest\ndef test_it():\n    pytest.skip("no mood")\n'
+SKIPS_MODULE = 'import pytest\npytest.importorskip("no_such_module")\ndef test_it():\n    pass\n'
+INI = "[pytest]\nmarkers =\n    needs(*components): x\n"
+UNAVAILABLE = (
+    "\nCOMPONENTS['absent'] = Component(lambda: False, 'buy one')"
+    "\nCOMPONENTS['rare'] = Component(lambda: False, 'be lucky')"
+    "\nOPTIONAL_COMPONENTS |= {'rare'}\n"
+)
+
+
+def run_pytest(folder: Path, test: str, *, ci: bool) -> tuple[int, str]:
+    """Exit status and output of pytest on a folder with our conftest, two missing components and a test."""
+    (folder / "conftest.py").write_text(CONFTEST.read_text() + UNAVAILABLE)
+    (folder / "pytest.ini").write_text(INI)
+    (folder / "test_it.py").write_text(test)
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
+    if ci:
+        environment["CI"] = "true"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_missing_component_is_named_and_the_run_passes(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, NEEDS.format("absent"), ci=False)
+    assert status == 0
+    assert "left out for want of a component" in output
+    assert "test_it.py::test_it: needs absent (buy one)" in output
+    assert "1 skipped" in output.splitlines()[-1]
+
+
+def test_a_missing_component_fails_ci(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, NEEDS.format("absent"), ci=True)
+    assert status == 1
+    assert "CI must not leave this test out, but it needs absent" in output
+
+
+def test_a_component_ci_cannot_have_is_still_named(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, NEEDS.format("rare"), ci=True)
+    assert status == 0
+    assert "test_it.py::test_it: needs rare (be lucky)" in output
+
+
+@pytest.mark.parametrize("test", [SKIPS, SKIPS_MODULE], ids=["test", "module"])
+def test_other_skips_fail(tmp_path: Path, test: str) -> None:
+    status, output = run_pytest(tmp_path, test, ci=False)
+    assert status != 0
+    assert "skipped otherwise than by pytest.mark.needs" in output
+
+
+def test_unknown_components_are_refused(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, NEEDS.format("unheard_of"), ci=False)
+    assert status == 4
+    assert "unknown components: unheard_of" in output
