@@ -67,6 +67,7 @@ class Connection:
         """The counters as of this process's last commit."""
         self._creates = 0
         self._childs_file: ClientFile | None = None
+        self._client = 0
         self.leases = LeaseTable(self._register, self.arena)
         kernel.register_membarrier()
 
@@ -80,12 +81,13 @@ class Connection:
             file = new_client_file(self.path, self.mode)
         file.sign()
         file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+        self._client = file.client
         return file
 
     @property
     def client(self) -> int:
         """This process's client id."""
-        return self.leases.file.client
+        return self._client or self.leases.file.client
 
     # --- changing the store ---
 
@@ -125,11 +127,12 @@ class Connection:
             with self.catalog.gate:
                 transaction = WriteTransaction(self.catalog.begin(write=True), size_class)
                 try:
-                    if self.abandoned:
-                        self._abort_abandoned(transaction)
+                    aborted = self._abort_abandoned(transaction) if self.abandoned else 0
                     result = work(transaction)
                     transaction.finish()
                     transaction.txn.commit()
+                    for _ in range(aborted):
+                        self.abandoned.popleft()
                 finally:
                     transaction.txn.abort()
         except lmdb.MapFullError as error:
@@ -137,10 +140,14 @@ class Connection:
         self._publish(transaction)
         return result
 
-    def _abort_abandoned(self, transaction: WriteTransaction) -> None:
-        while self.abandoned:
-            session, object_id = self.abandoned.popleft()
+    def _abort_abandoned(self, transaction: WriteTransaction) -> int:
+        """Abort what could not be aborted when it should have been; how many, to be forgotten after the
+        commit.
+        """
+        abandoned = list(self.abandoned)
+        for session, object_id in abandoned:
             transaction.abort_pending(session, object_id)
+        return len(abandoned)
 
     def _publish(self, transaction: WriteTransaction) -> None:
         counters, control = transaction.counters, self.control
@@ -234,6 +241,7 @@ class Connection:
         self.clients.reset_after_fork()
         self.abandoned.clear()
         self.leases.adopt(childs_file)
+        self._client = childs_file.client if childs_file else 0
         if childs_file is None:
             self.leases = LeaseTable(
                 self._register, self.arena

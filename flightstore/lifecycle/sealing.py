@@ -12,12 +12,11 @@ hands in the same one.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -34,8 +33,6 @@ from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
 __all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "new_object", "put", "seal"]
-
-T = TypeVar("T")
 
 SMALL_BYTES = 64 << 10
 """Payloads up to this size are written within the transaction that seals them."""
@@ -95,7 +92,7 @@ def new_object(
     if len(encoded) <= _INLINE_METADATA_BYTES:
         return NewObject(session, payload, name, object_id, encoded)
     at = kernel.round_up(payload.size_bytes, allocator.UNIT)
-    longer = dataclasses.replace(
+    longer = msgspec.structs.replace(
         payload, size_bytes=at + len(encoded), pieces=[*payload.pieces, (at, encoded)]
     )
     return NewObject(session, longer, name, object_id, b"", (at, len(encoded)), payload.size_bytes)
@@ -123,6 +120,10 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     Raises:
         StoreFull, CatalogFull, ObjectExists: nothing was stored.
     """
+    if len(objects) == 1 and objects[0].payload.size_bytes <= SMALL_BYTES:
+        _seal_all(conn, (), objects, deadline)
+        freeing.sweep_if_worthwhile(conn)
+        return
     large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
     small = [new for new in objects if new.payload.size_bytes <= SMALL_BYTES]
     pending: list[tuple[NewObject, Extent]] = []
@@ -163,7 +164,6 @@ def _seal_all(
     """One transaction that seals what is pending and stores the small ones, repeated until there is room for
     those.
     """
-    needed = sum(-(-new.payload.size_bytes // allocator.UNIT) * allocator.UNIT for new in small)
 
     def work(tx: WriteTransaction) -> None:
         if small:
@@ -173,22 +173,16 @@ def _seal_all(
         for new in small:
             _put_small(conn, tx, new)
 
-    with_room(conn, work, needed, allocator.UNIT, deadline)
-
-
-class _NoRoom(Exception):
-    """Leaves a transaction that found no room, changing nothing."""
-
-
-def with_room(
-    conn: Connection, work: Callable[[WriteTransaction], T], nbytes: int, align: int, deadline: float | None
-) -> T:
-    """Run a transaction that allocates, making room between attempts."""
     while True:
         try:
             return conn.write(work)
         except _NoRoom:
-            room.make_room(conn, nbytes, align, deadline)
+            sizes = (kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
+            room.make_room(conn, sum(sizes), allocator.UNIT, deadline)
+
+
+class _NoRoom(Exception):
+    """Leaves a transaction that found no room, changing nothing."""
 
 
 def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
@@ -240,7 +234,11 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         tx.add_pending(new.session, new.id, new.record(conn, tx.next_serial(), extent))
         return extent
 
-    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
+    while True:
+        try:
+            return conn.write(work)
+        except _NoRoom:
+            room.make_room(conn, max(new.payload.size_bytes, 1), align, deadline)
 
 
 def seal(conn: Connection, session: int, object_id: ObjectID) -> None:
