@@ -1,9 +1,9 @@
-"""Reads a table out of a store by docs/format.md alone: a program of its own that imports nothing of flightstore.
+"""Reads a table out of a store by docs/format.md alone, importing nothing of flightstore.
 
     foreign_reader.py STORE NAME
 
-It holds a lease the way the page tells, writes what it read to standard output as one JSON line (the Arrow stream
-in base64, its process, the buffers' alignment), and goes on holding until standard input ends.
+It holds a lease the way the page tells, writes what it read to standard output as one JSON line (the Arrow
+stream in base64, its process, the buffers' alignment), and goes on holding until standard input ends.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgspec
@@ -82,13 +83,13 @@ def look_up(catalog: lmdb.Environment, name: str) -> Found | None:
     return None if record is None else (key, record)
 
 
-def get(catalog: lmdb.Environment, words: memoryview, name: str) -> list:
+def get(catalog: lmdb.Environment, words: memoryview, name: str) -> list[Any]:
     """A leased object's record: steps 1 to 4 of getting, with the first entry."""
     while True:
         found = look_up(catalog, name)
         assert found is not None, "no such object"
         key, raw = found
-        record = msgspec.msgpack.decode(raw)
+        record: list[Any] = msgspec.msgpack.decode(raw)
         if record[10] & 1:  # probing
             time.sleep(0.001)
             continue
@@ -117,7 +118,7 @@ def main() -> None:
     )
     with catalog.begin() as txn:
         assert txn.get(b"F") == b"\0\0\0\1"
-        counters = struct.unpack("<9Q", txn.get(b"M"))
+        counters = struct.unpack("<9Q", txn.get(b"M") or b"")
     assert struct.unpack_from("<5Q", control, 1024) == (*counters[1:6],)
     register_membarrier()
     client_file, words = make_client_file(store)

@@ -14,7 +14,7 @@ def documents() -> list[Path]:
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
-    """The tables of a page, each as its rows, by the column titles; backticks around a whole cell are dropped."""
+    """The tables of a page: rows by the column titles; backticks around a whole cell are dropped."""
     found: list[list[dict[str, str]]] = []
     titles: list[str] | None = None
     for line in text.splitlines():

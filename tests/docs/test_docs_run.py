@@ -1,7 +1,7 @@
-"""What the pages say can be run: each page's Python blocks as one script, and every relative link leads somewhere.
+"""What the pages say can be run, and every relative link leads somewhere.
 
-A page's blocks marked ``python`` are joined, in order, into one script that runs in a fresh process against a store
-of its own (FLIGHTSTORE_DIR). Blocks with other marks, shell ones for instance, are not run.
+A page's blocks marked ``python`` are joined, in order, into one script that runs in a fresh process against a
+store of its own (FLIGHTSTORE_DIR). Blocks with other marks, shell ones for instance, are not run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIMIT_S = 120
 
 
 def script_of(page: Path) -> str:
-    """The page's Python blocks as one script, each at the line it has on the page, so that tracebacks are right."""
+    """The page's Python blocks as one script, each at its line on the page, for the tracebacks."""
     lines: list[str] = []
     for number, code in blocks(page.read_text(), "python"):
         lines += [""] * (number - 1 - len(lines))

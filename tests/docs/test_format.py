@@ -1,4 +1,4 @@
-"""docs/format.md says what the code does: its tables against the code, and a store read by nothing but the page."""
+"""docs/format.md says what the code does: its tables against the code, and a store read by the page alone."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.layout import RESERVE_FILE, UNFINISHED
 from flightstore.memory import control, leases
 from flightstore.memory.allocator import size_class
+from flightstore.memory.writers import MUTEX_BYTES
 from flightstore.objects.blob import BlobLayout
 from flightstore.objects.ipc import TableLayout
 from flightstore.objects.pyobject import PyObjectLayout
@@ -75,7 +76,7 @@ def test_stored_numbers_are_all_in_the_table_of_constants() -> None:
 
 
 def test_identity() -> None:
-    names = [field for field in control.Identity.__dataclass_fields__]
+    names = list(control.Identity.__dataclass_fields__)
     expected = struct_spans(control._IDENTITY.format, 0, ["magic", "version", "identity_bytes", *names])
     page = spans("control")
     assert {name: page[name] for name in expected} == expected
@@ -84,7 +85,7 @@ def test_identity() -> None:
 
 def test_the_other_words_of_control() -> None:
     page = spans("control")
-    assert page["mutex"] == (control._MUTEX_AT, control.MUTEX_BYTES)
+    assert page["mutex"] == (control._MUTEX_AT, MUTEX_BYTES)
     assert page["usage"] == (control._USAGE_AT, 5 * 8)
     assert page["destroyed"] == (control._DESTROYED_AT, 8)
     assert page["room_bell"] == (control._ROOM_AT, 4)
