@@ -19,7 +19,7 @@ def test_the_write_after_forgotten_builders_succeeds(store_dir: Path, forgotten:
         builders.clear()
         gc.collect()
         store.put(b"value", name="next")
-        assert bytes(store.get("next")) == b"value"
+        assert bytes(store.get("next").value()) == b"value"
         assert store.stats().pending == 0
         store.recover()
         assert store.stats().dying == 0
