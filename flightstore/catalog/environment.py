@@ -44,6 +44,7 @@ def create_catalog(path: str, map_bytes: int, mode: int, first_records: dict[byt
     os.mkdir(path)
     descriptor = os.open(os.path.join(path, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
+        os.fchmod(descriptor, mode)  # the umask may have taken from it
         os.posix_fallocate(descriptor, 0, LOCK_FILE_BYTES)
     finally:
         os.close(descriptor)  # before LMDB opens it: afterwards, closing would drop LMDB's locks
@@ -51,6 +52,7 @@ def create_catalog(path: str, map_bytes: int, mode: int, first_records: dict[byt
     try:
         descriptor = os.open(os.path.join(path, "data.mdb"), os.O_RDWR | os.O_CLOEXEC)
         try:
+            os.fchmod(descriptor, mode)
             os.posix_fallocate(descriptor, 0, map_bytes)  # not earlier: LMDB refuses a file of zeros
         finally:
             os.close(descriptor)

@@ -171,7 +171,9 @@ def _make(path: str, capacity_bytes: int | None) -> None:
             hint="name a directory that does not exist yet, or an empty one",
         )
     mode = file_mode(path)
-    os.close(os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    _set_mode(descriptor, mode)
+    os.close(descriptor)
     _clear(path)
     capacity = _checked_capacity(path, capacity_bytes)
     arena_bytes = config.ADDRESSES_PER_BYTE * capacity
@@ -205,12 +207,19 @@ def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> N
     os.chmod(os.path.join(path, "catalog"), os.stat(path).st_mode & 0o3777)
 
 
+def _set_mode(descriptor: int, mode: int) -> None:
+    """Give a file its permissions, whatever the umask; what another user left there keeps its own."""
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, mode)
+
+
 def reserve_file(path: str, mode: int) -> None:
     """Make the reserve: bytes that are given up when the file system is full and somebody has to connect to
     delete.
     """
     descriptor = os.open(os.path.join(path, RESERVE_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
+        _set_mode(descriptor, mode)
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     finally:
         os.close(descriptor)

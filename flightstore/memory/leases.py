@@ -106,6 +106,7 @@ def new_client_file(store_path: str, mode: int, entries: int = _FIRST_ENTRIES) -
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.fchmod(descriptor, mode)  # the umask may have taken from it
         os.ftruncate(descriptor, FILE_BYTES)
         file = ClientFile(path, client, descriptor)
         file.reserve(max(entries, _FIRST_ENTRIES))
