@@ -49,9 +49,8 @@ class FlightStoreError(Exception):
 
 
 def _rebuild(kind: type[FlightStoreError], state: dict[str, object]) -> FlightStoreError:
-    """Unpickle an error whatever its constructor takes."""
-    error = kind.__new__(kind)
-    error.args = (state["message"],)
+    """Unpickle an error, with its attributes."""
+    error = kind(str(state["message"]))
     error.__dict__.update(state)
     return error
 

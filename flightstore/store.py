@@ -306,7 +306,7 @@ class Store(AbstractStore):
 
         conn.exclusive(mark)
         self.close()
-        layout.remove_store(path)
+        layout.remove_store(path, conn.control.identity.nonce)
 
     def __del__(self) -> None:
         if getattr(self, "_connection", None) is not None:

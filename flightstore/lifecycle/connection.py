@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import threading
 import warnings
@@ -31,7 +32,15 @@ import lmdb
 
 from flightstore.catalog.environment import Catalog
 from flightstore.catalog.transaction import Counters, WriteTransaction
-from flightstore.errors import CatalogFull, StoreAccessDenied, StoreClosed, StoreDamaged, WrongPidNamespace
+from flightstore.errors import (
+    CatalogFull,
+    FlightStoreError,
+    NotAStore,
+    StoreAccessDenied,
+    StoreClosed,
+    StoreDamaged,
+    WrongPidNamespace,
+)
 from flightstore.lifecycle import layout
 from flightstore.memory import kernel
 from flightstore.memory.allocator import size_class
@@ -43,6 +52,7 @@ from flightstore.memory.leases import ClientFile, LeaseTable, new_client_file
 __all__ = ["Connection", "connection_for", "release_connection"]
 
 T = TypeVar("T")
+NO_ROOM = layout.NO_ROOM
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 
 
@@ -56,36 +66,71 @@ class Connection:
         self.capacity_bytes = identity.capacity_bytes
         self.busy_timeout_s = busy_timeout_s
         self.mode = layout.file_mode(path)
-        self.catalog = Catalog(os.path.join(path, "catalog"), identity.catalog_bytes, self.mode)
+        self.catalog = Catalog(
+            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, self._refuse_replaced
+        )
         self.arena = Arena(os.path.join(path, "arena"), identity.arena_bytes)
         self.clients = Clients(path)
         self.handles = 0
         self.builders: weakref.WeakSet[BuilderRange] = weakref.WeakSet()
         self.abandoned: deque[tuple[int, bytes]] = deque()
         """(session, id) of pending objects whose abort was interrupted: the next write aborts them."""
+        self.moving: dict[int, list[int]] = {}
+        """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
         self.counters: Counters | None = None
         """The counters as of this process's last commit."""
         self._creates = 0
         self._childs_file: ClientFile | None = None
+        self._client = 0
         self.leases = LeaseTable(self._register, self.arena)
         kernel.register_membarrier()
 
     def _register(self) -> ClientFile:
-        """Make this process's client file; gives the reserve up when the file system has no other room."""
+        """Make this process's client file; gives the reserve up when the file system has no other room.
+
+        Raises:
+            StoreFull: it has no room at all.
+        """
+        self.refuse_destroyed()
         try:
-            file = new_client_file(self.path, self.mode)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.path, layout.RESERVE_FILE))
-            file = new_client_file(self.path, self.mode)
-        file.sign()
-        file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+            try:
+                return self._new_client()
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+            layout.give_up_reserve(self.path)
+            return self._new_client()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise layout.no_room_for(self.path, "a client file") from error
+
+    def _new_client(self) -> ClientFile:
+        file = self._published(lambda: new_client_file(self.path, self.mode), ClientFile.sign)
+        self._client = file.client
         return file
+
+    def _published(self, make: Callable[[], ClientFile], finish: Callable[[ClientFile], None]) -> ClientFile:
+        """A client file where all others see it."""
+        while True:
+            file = make()
+            try:
+                finish(file)
+                file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+                return file
+            except FileNotFoundError:
+                # Between its making and its locking, a recovery may take a file for a dead process's.
+                file.discard()
+                if not os.path.isdir(self.clients.directory):
+                    raise
+            except BaseException:
+                file.discard()
+                raise
 
     @property
     def client(self) -> int:
         """This process's client id."""
-        return self.leases.file.client
+        return self._client or self.leases.file.client
 
     def refuse_destroyed(self) -> None:
         """Refuse to go on once the store was destroyed.
@@ -95,6 +140,21 @@ class Connection:
         """
         if self.control.destroyed:
             raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+
+    def _refuse_replaced(self) -> None:
+        """Refuse to open by path what is not this store any more: another one may have been made there.
+
+        To open its catalog with our map size would cut it short under its users.
+        """
+        self.refuse_destroyed()
+        identity = self.control.identity
+        try:
+            now = Control(self.path).identity
+        except NotAStore:
+            now = None
+        if now != identity:
+            raise StoreClosed(f"the store {self.path} was removed", hint="connect again to make a new one")
+        layout.check_files(self.path, identity)
 
     # --- changing the store ---
 
@@ -133,22 +193,30 @@ class Connection:
             with self.catalog.gate:
                 transaction = WriteTransaction(self.catalog.begin(write=True), size_class)
                 try:
-                    if self.abandoned:
-                        self._abort_abandoned(transaction)
+                    aborted = self._abort_abandoned(transaction) if self.abandoned else 0
                     result = work(transaction)
                     transaction.finish()
                     transaction.txn.commit()
+                    for _ in range(aborted):
+                        self.abandoned.popleft()
                 finally:
                     transaction.txn.abort()
         except lmdb.MapFullError as error:
+            self.catalog.clear_stale_readers()  # the next try may use what the dead held
             raise self.catalog_full() from error
+        for _ in range(aborted):
+            self.abandoned.popleft()  # not earlier: the transaction might not have been
         self._publish(transaction)
         return result
 
-    def _abort_abandoned(self, transaction: WriteTransaction) -> None:
-        while self.abandoned:
-            session, object_id = self.abandoned.popleft()
+    def _abort_abandoned(self, transaction: WriteTransaction) -> int:
+        """Abort what could not be aborted when it should have been; how many, to be forgotten after the
+        commit.
+        """
+        abandoned = list(self.abandoned)
+        for session, object_id in abandoned:
             transaction.abort_pending(session, object_id)
+        return len(abandoned)
 
     def _publish(self, transaction: WriteTransaction) -> None:
         counters, control = transaction.counters, self.control
@@ -218,8 +286,9 @@ class Connection:
 
     def _copy_leases(self) -> ClientFile | None:
         try:
-            file = self.leases.copy_for_child(self.path, self.mode)
-            file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+            file = self._published(
+                lambda: self.leases.copy_for_child(self.path, self.mode), lambda unsigned: None
+            )
         except OSError as error:
             # Without a file of its own the child is protected by ours, as long as we live and stay frozen.
             self.leases.freeze_for_good()
@@ -243,7 +312,9 @@ class Connection:
         self.catalog.abandon_after_fork()
         self.clients.reset_after_fork()
         self.abandoned.clear()
+        self.moving.clear()
         self.leases.adopt(childs_file)
+        self._client = childs_file.client if childs_file else 0
         if childs_file is None:
             self.leases = LeaseTable(
                 self._register, self.arena
@@ -281,26 +352,40 @@ def connection_for(path: str, busy_timeout_s: float) -> Connection:
         connection = _connections.get(identity.nonce)
         if connection is None:
             connection = _connections[identity.nonce] = _open(path, control, busy_timeout_s)
+        connection.busy_timeout_s = busy_timeout_s
         connection.handles += 1
         return connection
 
 
 def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:
     try:
+        layout.check_files(path, control.identity)  # before anything is mapped
         connection = Connection(path, control, busy_timeout_s)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
         with connection.catalog.gate:
             connection.catalog.environment()
         _ = connection.client
-    except PermissionError as error:
-        raise StoreAccessDenied(
+    except BaseException as error:
+        connection.catalog.close()  # one environment per process: it must not live on in a traceback
+        connection.arena.close()
+        if isinstance(error, OSError) and not isinstance(error, FlightStoreError):
+            raise _unusable(path, error) from error
+        raise
+    return connection
+
+
+def _unusable(path: str, error: OSError) -> FlightStoreError:
+    """What an error of the file system means to somebody who connects."""
+    if isinstance(error, FlightStoreError):
+        return error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreAccessDenied(
             f"no permission to use the store {path}: {error}",
             hint="direct clients need read and write permission on its directory and files",
-        ) from error
-    except lmdb.Error as error:
-        raise StoreDamaged(
-            f"the catalog of {path} cannot be opened: {error}", hint="run 'flightstore doctor'"
-        ) from error
-    return connection
+        )
+    return StoreDamaged(f"the store {path} cannot be used: {error}", hint="run 'flightstore doctor'")
 
 
 def release_connection(connection: Connection) -> None:

@@ -12,7 +12,7 @@ hands in the same one.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ import msgspec
 from flightstore.catalog import keys
 from flightstore.catalog.records import Extent, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import NotStorable, ObjectExists, StoreClosed
+from flightstore.errors import FlightStoreError, NotStorable, ObjectExists, StoreClosed
 from flightstore.lifecycle import extents, freeing, room
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, kernel
@@ -95,7 +95,7 @@ def new_object(
     if len(encoded) <= _INLINE_METADATA_BYTES:
         return NewObject(session, payload, name, object_id, encoded)
     at = kernel.round_up(payload.size_bytes, allocator.UNIT)
-    longer = dataclasses.replace(
+    longer = msgspec.structs.replace(
         payload, size_bytes=at + len(encoded), pieces=[*payload.pieces, (at, encoded)]
     )
     return NewObject(session, longer, name, object_id, b"", (at, len(encoded)), payload.size_bytes)
@@ -123,6 +123,10 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     Raises:
         StoreFull, CatalogFull, ObjectExists: nothing was stored.
     """
+    if len(objects) == 1 and objects[0].payload.size_bytes <= SMALL_BYTES:
+        _seal_all(conn, (), objects, deadline)
+        freeing.sweep_if_worthwhile(conn)
+        return
     large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
     small = [new for new in objects if new.payload.size_bytes <= SMALL_BYTES]
     pending: list[tuple[NewObject, Extent]] = []
@@ -134,7 +138,8 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
         _seal_all(conn, pending, small, deadline)
     except BaseException:
         for new, _ in pending:
-            abort(conn, new.session, new.id)
+            with contextlib.suppress(FlightStoreError):  # the next write does what could not be done now
+                abort(conn, new.session, new.id)
         raise
     freeing.sweep_if_worthwhile(conn)
 
@@ -163,16 +168,16 @@ def _seal_all(
     """One transaction that seals what is pending and stores the small ones, repeated until there is room for
     those.
     """
-    needed = sum(-(-new.payload.size_bytes // allocator.UNIT) * allocator.UNIT for new in small)
 
-    def work(tx: WriteTransaction) -> None:
+    def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
             conn.check_catalog_room()
         for new, _ in pending:
             _seal_pending(tx, new.session, new.id)
         for new in small:
-            _put_small(conn, tx, new)
+            _put_small(conn, tx, new, looks)
 
+    needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
     with_room(conn, work, needed, allocator.UNIT, deadline)
 
 
@@ -181,23 +186,34 @@ class _NoRoom(Exception):
 
 
 def with_room(
-    conn: Connection, work: Callable[[WriteTransaction], T], nbytes: int, align: int, deadline: float | None
+    conn: Connection,
+    work: Callable[[WriteTransaction, int | None], T],
+    nbytes: int,
+    align: int,
+    deadline: float | None,
 ) -> T:
-    """Run a transaction that allocates, making room between attempts."""
+    """Run a transaction that allocates, making room between attempts.
+
+    `work` is told whether to look at every free range (``looks`` of `extents.take`).
+    """
+    patience: float | None = None
+    looks: int | None = allocator.LOOKS
     while True:
         try:
-            return conn.write(work)
+            return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
         except _NoRoom:
-            room.make_room(conn, nbytes, align, deadline)
+            patience = patience or time.monotonic() + conn.busy_timeout_s
+            thorough = room.make_room(conn, nbytes, align, deadline, patience)
+            looks = None if thorough else allocator.LOOKS
 
 
-def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
+def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: int | None) -> None:
     if new.object_id is not None:
         _refuse_taken(tx, new.session, new.object_id)
     extent = None
     payload = new.payload
     if payload.size_bytes:
-        extent = extents.take(tx, payload.size_bytes)
+        extent = extents.take(tx, payload.size_bytes, looks=looks)
         if extent is None:
             raise _NoRoom
         copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
@@ -231,10 +247,10 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         ObjectExists, StoreFull, CatalogFull: there is no pending object then.
     """
 
-    def work(tx: WriteTransaction) -> Extent:
+    def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
         _refuse_taken(tx, new.session, new.id)
-        extent = extents.take(tx, max(new.payload.size_bytes, 1), align)
+        extent = extents.take(tx, max(new.payload.size_bytes, 1), align, looks=looks)
         if extent is None:
             raise _NoRoom
         tx.add_pending(new.session, new.id, new.record(conn, tx.next_serial(), extent))

@@ -113,9 +113,11 @@ class Arena:
         return BuilderRange(self._descriptor, offset, nbytes, lease)
 
     def close(self) -> None:
-        """Close the descriptor; the mappings stay for the views that use them."""
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        """Close the descriptor; the mappings stay for the views that use them. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 class _Pages(mmap.mmap):

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from flightstore.memory import kernel
 from flightstore.memory.leases import CLIENT_HEADER, CLIENT_MAGIC, FILE_BYTES, HEADER_WORDS, HIGH_WATER_WORD
 
 __all__ = ["ClientInfo", "Clients"]
+
+_CLIENT_NAME = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,13 @@ class Clients:
         self._maps: dict[str, memoryview] = {}
 
     def names(self) -> list[str]:
-        """The client files there are; forgets mappings of those that are gone.
+        """The client files there are, no others; forgets mappings of those that are gone.
 
         Raises:
             StoreClosed: the store was destroyed.
         """
         try:
-            names = os.listdir(self.directory)
+            names = [name for name in os.listdir(self.directory) if client_id(name)]
         except FileNotFoundError as error:
             raise StoreClosed(
                 f"the store of {self.directory} was destroyed", hint="connect again to make a new one"
@@ -61,6 +64,10 @@ class Clients:
             for gone in self._maps.keys() - set(names):
                 self._maps.pop(gone, None)
         return names
+
+    def foreign(self) -> list[str]:
+        """Files in the directory that are not a client's. Nothing ever touches them."""
+        return [name for name in os.listdir(self.directory) if not client_id(name)]
 
     def _words(self, name: str) -> memoryview | None:
         words = self._maps.get(name)
@@ -144,7 +151,7 @@ class Clients:
         removed = 0
         for name in os.listdir(self.nursery):
             path = os.path.join(self.nursery, name)
-            if not _alive(path):
+            if client_id(name) and not _alive(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
                     removed += 1
@@ -159,10 +166,7 @@ class Clients:
 
 def client_id(name: str) -> int:
     """The client id that a file name stands for; 0 for a foreign file."""
-    try:
-        return int(name, 16)
-    except ValueError:
-        return 0
+    return int(name, 16) if _CLIENT_NAME.fullmatch(name) else 0
 
 
 def _map_file(path: str) -> memoryview | None:
@@ -201,4 +205,4 @@ def _process_lives(descriptor: int) -> bool:
     magic, _, pid, start, _, _ = CLIENT_HEADER.unpack(header)
     if magic != CLIENT_MAGIC or not pid:
         return True
-    return bool(kernel.process_start(pid) == start)
+    return kernel.process_start(pid) == start and not kernel.has_ended(pid)
