@@ -197,8 +197,6 @@ class Connection:
                     result = work(transaction)
                     transaction.finish()
                     transaction.txn.commit()
-                    for _ in range(aborted):
-                        self.abandoned.popleft()
                 finally:
                     transaction.txn.abort()
         except lmdb.MapFullError as error:

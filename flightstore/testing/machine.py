@@ -153,7 +153,8 @@ class StoreMachine(RuleBasedStateMachine):
         """A command that must succeed."""
         answer = self.attempt(client, command, *arguments)
         if answer.error is not None:
-            raise AssertionError(f"client {client}: {command} failed: {answer.error!r}") from answer.error
+            notes = "\n".join(getattr(answer.error, "__notes__", ()))
+            raise AssertionError(f"client {client}: {command} failed: {answer.error!r}\n{notes}")
         return answer.result
 
     def token(self) -> int:
@@ -172,8 +173,9 @@ class StoreMachine(RuleBasedStateMachine):
         """Recover, after which bytes in use are exactly those of what is live."""
         self.ask(client, "recover")
         self.unsettled = False
-        used = self.ask(client, "stats").used_bytes
-        assert used == self.model.live_bytes(), f"{used:,} bytes used, live are {self.model.live_bytes():,}"
+        stats = self.ask(client, "stats")
+        live = {thing.id: thing.footprint_bytes for thing in self.model.live()}
+        assert stats.used_bytes == sum(live.values()), f"{stats}\nlive objects take {live}"
 
     def expect(self, answer: Answer, kind: type[Exception]) -> None:
         """The command failed as foretold."""

@@ -12,6 +12,7 @@ traceback, whose frames would keep references.
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -70,6 +71,7 @@ class Executor:
         try:
             return Answer(result=getattr(self, command)(*arguments))
         except Exception as error:
+            error.add_note(traceback.format_exc())
             error.__cause__ = error.__context__ = None
             return Answer(error=error.with_traceback(None))
 
@@ -271,6 +273,10 @@ def _look(obj: Any) -> Got:
 
 def copy_of(value: Any) -> Any:
     """A private copy of a value that may lie in the store, in a form that can be pickled and compared."""
+    if isinstance(value, dict):
+        return {key: copy_of(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [copy_of(part) for part in value]
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, np.ndarray):
