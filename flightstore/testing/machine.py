@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -509,14 +509,22 @@ def machine_for(
     return type("Machine", (StoreMachine,), {"connect": staticmethod(connect), "room": room})
 
 
-def explore(machine: type[StoreMachine], *, seconds: float, steps: int = 60, batch: int = 10) -> int:
+def explore(machine: type[StoreMachine], *, seconds: float, steps: int = 60, shrink: bool = True) -> int:
     """Run new random histories for about that long; returns how many there were.
+
+    Args:
+        machine: From :func:`machine_for`.
+        seconds: How long to look, not counting the search for a shorter history once a difference is found.
+        steps: Commands in the longest history.
+        shrink: Whether to look for a shorter history with the same difference.
 
     Raises:
         AssertionError: the shortest history found in which store and model differ, printed by hypothesis.
     """
+    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     chosen = settings(
-        max_examples=batch,
+        max_examples=10,
+        phases=phases,
         stateful_step_count=steps,
         deadline=None,
         database=None,
