@@ -174,8 +174,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.ask(client, "recover")
         self.unsettled = False
         stats = self.ask(client, "stats")
-        live = {thing.id: thing.footprint_bytes for thing in self.model.live()}
-        assert stats.used_bytes == sum(live.values()), f"{stats}\nlive objects take {live}"
+        live = [(str(thing.id), thing.footprint_bytes) for thing in self.model.live()]
+        assert stats.used_bytes == self.model.live_bytes(), f"{stats}\nlive objects take {live}"
 
     def expect(self, answer: Answer, kind: type[Exception]) -> None:
         """The command failed as foretold."""
