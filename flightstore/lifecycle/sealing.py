@@ -278,13 +278,17 @@ def _seal_pending(tx: WriteTransaction, session: int, object_id: ObjectID) -> No
 
 
 def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:
-    """Make a pending object vanish; False when there is none.
+    """Make a pending object of this process vanish; False when there is none.
 
     Its extent goes through the dying objects, because a view of a builder may still map it.
     """
 
+    def work(tx: WriteTransaction) -> bool:
+        record = tx.pending(session, object_id)
+        return record is not None and record.client == conn.client and tx.abort_pending(session, object_id)
+
     try:
-        return conn.write(lambda tx: tx.abort_pending(session, object_id))
+        return conn.write(work)
     except BaseException:
         conn.abandoned.append((session, object_id))
         raise
