@@ -15,6 +15,7 @@ Rules, each found by breaking it:
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -47,7 +48,10 @@ def create_catalog(path: str, map_bytes: int, mode: int, first_records: dict[byt
         os.posix_fallocate(descriptor, 0, LOCK_FILE_BYTES)
     finally:
         os.close(descriptor)  # before LMDB opens it: afterwards, closing would drop LMDB's locks
-    env = _open(path, map_bytes, mode)
+    try:
+        env = _open(path, map_bytes, mode)
+    except lmdb.DiskError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
     try:
         descriptor = os.open(os.path.join(path, "data.mdb"), os.O_RDWR | os.O_CLOEXEC)
         try:
