@@ -24,7 +24,7 @@ from typing import Any, cast
 import lmdb
 
 from flightstore.catalog import keys
-from flightstore.errors import StoreDamaged, StoreVersionMismatch
+from flightstore.errors import StoreAccessDenied, StoreDamaged, StoreVersionMismatch
 
 __all__ = ["Catalog", "create_catalog"]
 
@@ -32,6 +32,7 @@ CATALOG_VERSION = 1
 MAX_READERS = 4096
 LOCK_FILE_BYTES = 64 * (MAX_READERS + 64)  # a cache line per reader, and the header
 _PAGES_PER_LAG = 16
+_PAGES_PER_OBJECT = 6
 FULL_SHARE = 0.9
 """Creates are refused beyond this share of the catalog, so that deletes always fit."""
 
@@ -103,6 +104,11 @@ class Catalog:
             env = _open(self.path, self.map_bytes, self._mode)
             with env.begin() as txn:
                 raw = txn.get(keys.FORMAT)
+        except lmdb.ReadonlyError as error:  # LMDB's word for a file that may not be opened for writing
+            raise StoreAccessDenied(
+                f"no permission to use the catalog: {error}",
+                hint="direct clients need read and write permission on the store's directory and files",
+            ) from error
         except lmdb.Error as error:
             raise StoreDamaged(
                 f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
@@ -172,8 +178,21 @@ class Catalog:
         env.reader_check()  # the dead hold nobody up
         return self.lagging_readers() != []
 
-    def lagging_readers(self) -> list[tuple[int, int]]:
+    def batch(self, most: int) -> int:
+        """How many objects one transaction may delete or free, at most `most`.
+
+        LMDB copies every page that a transaction changes, and can use the old ones only afterwards: one
+        object changes some four pages, and all of them must find room in what the records leave free.
+        """
+        with self.gate:
+            free_pages = (self.map_bytes - live_bytes(self.environment())) // 4096
+        return max(min(free_pages // _PAGES_PER_OBJECT, most), 8)
+
+    def lagging_readers(self, least: int | None = None) -> list[tuple[int, int]]:
         """(process id, transactions behind) of readers that keep pages from being reused, the worst first.
+
+        Args:
+            least: How many transactions behind count; None for what this catalog does not tolerate.
 
         How far behind is too far depends on the catalog: each transaction leaves some ten old pages, which
         cannot be used again while a reader may look at them.
@@ -181,7 +200,7 @@ class Catalog:
         with self.gate:
             env = self.environment()
             free_pages = (self.map_bytes - live_bytes(env)) // 4096
-            tolerated = min(max(free_pages // _PAGES_PER_LAG, 32), 1000)
+            tolerated = least or min(max(free_pages // _PAGES_PER_LAG, 32), 1000)
             last = env.info()["last_txnid"]
             found = []
             for line in env.readers().splitlines()[1:]:

@@ -41,6 +41,7 @@ def check(path: str, expected: dict[str, bytes]) -> None:
         assert {info.name for info in store.list()} == expected.keys()
         for name, content in expected.items():
             assert bytes(store.get(name)) == content
+        store.recover()  # a child that ended with views in use leaves its client file
         assert store.fsck() == []
 
 
@@ -83,7 +84,7 @@ def test_a_small_object_needs_no_whole_growth_step(tmpfs: Path) -> None:
         with flightstore.connect(path, capacity=CAPACITY) as store:
             with fill_file_system(tmpfs, leave_bytes=20 * PAGE):
                 count = 0
-                with pytest.raises(StoreFull):
+                with pytest.raises(StoreFull):  # noqa: PT012
                     while True:
                         store.put(value(count, PAGE))
                         count += 1
@@ -152,7 +153,7 @@ def test_without_even_the_reserve_connecting_is_a_clear_error(tmpfs: Path) -> No
 
     def refused() -> str:
         with pytest.raises(
-            StoreFull, match="has no room for a client file; 0 bytes and .* are free"
+            StoreFull, match=r"has no room for a client file; 0 bytes and .* are free"
         ) as caught:
             flightstore.connect(path)
         return str(caught.value)
@@ -203,7 +204,7 @@ def test_the_file_system_is_full_at_any_point_of_making_a_store(tmpfs: Path) -> 
                 assert bytes(store.get("tiny")) == b"x" * 100
                 return "made"
         except StoreFull as error:
-            assert "has no room for a" in str(error)
+            assert "has no room for a" in str(error)  # noqa: PT017 - not raised each time
             return "no room"
 
     def again() -> None:
@@ -213,7 +214,7 @@ def test_the_file_system_is_full_at_any_point_of_making_a_store(tmpfs: Path) -> 
             store.destroy()
 
     def pages() -> Iterator[int]:
-        yield from range(0, 6)
+        yield from range(6)
         yield from range(62, 68)  # around the end of the reserve
         yield from range(127, 135)  # lock file, beginning of the catalog
         yield from range(200, 2048, 600)
@@ -237,7 +238,7 @@ def test_out_of_inodes() -> None:
                 store.put(b"x", "tiny")
             return "made"
         except StoreFull as error:
-            assert re.search(r"has no room for .* \d+ inodes are free", str(error))
+            assert re.search(r"has no room for .* \d+ inodes are free", str(error))  # noqa: PT017 - not raised each time
             return "no room"
 
     with small_tmpfs(40 * MIB, inodes=40) as tmpfs:
