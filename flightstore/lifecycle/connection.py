@@ -83,6 +83,7 @@ class Connection:
         """The counters as of this process's last commit."""
         self._creates = 0
         self._childs_file: ClientFile | None = None
+        self._client = 0
         self.leases = LeaseTable(self._register, self.arena)
         kernel.register_membarrier()
 
@@ -107,7 +108,9 @@ class Connection:
             raise layout.no_room_for(self.path, "a client file") from error
 
     def _new_client(self) -> ClientFile:
-        return self._published(lambda: new_client_file(self.path, self.mode), ClientFile.sign)
+        file = self._published(lambda: new_client_file(self.path, self.mode), ClientFile.sign)
+        self._client = file.client
+        return file
 
     def _published(self, make: Callable[[], ClientFile], finish: Callable[[ClientFile], None]) -> ClientFile:
         """A client file where all others see it."""
@@ -129,7 +132,7 @@ class Connection:
     @property
     def client(self) -> int:
         """This process's client id."""
-        return self.leases.file.client
+        return self._client or self.leases.file.client
 
     def refuse_destroyed(self) -> None:
         """Refuse to go on once the store was destroyed.
@@ -228,7 +231,9 @@ class Connection:
         return result
 
     def _abort_abandoned(self, transaction: WriteTransaction) -> int:
-        """Abort what was abandoned; returns how many entries that were."""
+        """Abort what could not be aborted when it should have been; how many, to be forgotten after the
+        commit.
+        """
         abandoned = list(self.abandoned)
         for session, object_id in abandoned:
             transaction.abort_pending(session, object_id)
@@ -331,6 +336,7 @@ class Connection:
         self.abandoned.clear()
         self.moving.clear()
         self.leases.adopt(childs_file)
+        self._client = childs_file.client if childs_file else 0
         if childs_file is None:
             self.leases = LeaseTable(
                 self._register, self.arena

@@ -2,8 +2,7 @@
 
     control    identity, writers' lock, usage, bells        clients/   one file per client
     arena      the payload                                  new/       client files being made
-    catalog/   the LMDB environment                         reserve    spare bytes for the day the file system
-    is full
+    catalog/   the LMDB environment                         reserve    spare bytes, for a full file system
 
 A store is made under a lock on its directory, and its control file comes last, by rename: a directory without
 one is not a store yet. What is made first, and removed last, is ``control.new``: it says that whatever else

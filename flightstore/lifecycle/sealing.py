@@ -13,7 +13,6 @@ hands in the same one.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -96,7 +95,7 @@ def new_object(
     if len(encoded) <= _INLINE_METADATA_BYTES:
         return NewObject(session, payload, name, object_id, encoded)
     at = kernel.round_up(payload.size_bytes, allocator.UNIT)
-    longer = dataclasses.replace(
+    longer = msgspec.structs.replace(
         payload, size_bytes=at + len(encoded), pieces=[*payload.pieces, (at, encoded)]
     )
     return NewObject(session, longer, name, object_id, b"", (at, len(encoded)), payload.size_bytes)
@@ -124,6 +123,10 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     Raises:
         StoreFull, CatalogFull, ObjectExists: nothing was stored.
     """
+    if len(objects) == 1 and objects[0].payload.size_bytes <= SMALL_BYTES:
+        _seal_all(conn, (), objects, deadline)
+        freeing.sweep_if_worthwhile(conn)
+        return
     large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
     small = [new for new in objects if new.payload.size_bytes <= SMALL_BYTES]
     pending: list[tuple[NewObject, Extent]] = []
@@ -165,7 +168,6 @@ def _seal_all(
     """One transaction that seals what is pending and stores the small ones, repeated until there is room for
     those.
     """
-    needed = sum(-(-new.payload.size_bytes // allocator.UNIT) * allocator.UNIT for new in small)
 
     def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
@@ -175,6 +177,7 @@ def _seal_all(
         for new in small:
             _put_small(conn, tx, new, looks)
 
+    needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
     with_room(conn, work, needed, allocator.UNIT, deadline)
 
 

@@ -38,10 +38,12 @@ __all__ = ["MUTEX_BYTES", "WritersLock"]
 MUTEX_BYTES = 64
 """Room kept for the mutex in the control page (glibc's takes 40)."""
 
-_TID_MASK = 0x3FFFFFFF  # of the mutex's first word, the futex: thread id of the holder
-_OWNER_OFFSET = 8  # __data.__owner of glibc's pthread_mutex_t: the holder's thread id
+# The first word of glibc's robust mutex: the holder's thread id, or 0, and two flags. When the holder dies
+# the kernel clears the id, so that it is never mistaken for a later thread of the same number.
+_THREAD_MASK = 0x3FFFFFFF
 _SLICE_S = 0.1  # longest wait in C: signal handlers run between slices
 _CLOCK_MONOTONIC = 1
+_SPINS = 50
 _PROCESS_SHARED, _ROBUST, _ERRORCHECK = 1, 1, 2
 
 _libc = ctypes.CDLL(None)
@@ -59,7 +61,6 @@ class WritersLock:
         self._memory = memory
         self._mutex = ctypes.c_void_p(address)
         self._word = ctypes.c_uint32.from_address(address)
-        self._owner = ctypes.c_int32.from_address(address + _OWNER_OFFSET)
         self._try: Callable[[], int] = functools.partial(_quick.pthread_mutex_trylock, self._mutex)
         self.release: Callable[[], int] = functools.partial(_quick.pthread_mutex_unlock, self._mutex)
         """Unlock; does nothing when this thread does not hold the lock."""
@@ -95,7 +96,7 @@ class WritersLock:
         """
         try:
             code = self._try()
-            if not code or self._took(code) or self._wait(timeout_s):
+            if not code or self._took(code) or self._spin() or self._wait(timeout_s):
                 return
         except BaseException:
             self._settle()
@@ -107,7 +108,7 @@ class WritersLock:
 
         To unlock it without that would make it unusable for everybody, for ever.
         """
-        if self._word.value & _TID_MASK == threading.get_native_id():
+        if self._word.value & _THREAD_MASK == threading.get_native_id():
             _libc.pthread_mutex_consistent(self._mutex)
 
     def _took(self, code: int) -> bool:
@@ -118,6 +119,18 @@ class WritersLock:
         if code and code not in (errno.EBUSY, errno.ETIMEDOUT):
             raise StoreDamaged(f"the writers' lock is unusable: {os.strerror(code)}")
         return code == 0
+
+    def _spin(self) -> bool:
+        """Somebody holds the lock, as a rule for some 10 us: let others run and look again, before sleeping.
+
+        A sleeper that is woken finds the lock taken again by whoever released it, so that without this the
+        same process wins for a whole time slice.
+        """
+        for _ in range(_SPINS):
+            os.sched_yield()
+            if self._took(self._try()):
+                return True
+        return False
 
     def _wait(self, timeout_s: float) -> bool:
         """Somebody holds the lock: wait for it in slices."""
@@ -133,7 +146,7 @@ class WritersLock:
 
     def held_by_this_thread(self) -> bool:
         """Whether the calling thread holds the lock."""
-        return bool(self._owner.value == threading.get_native_id())
+        return bool(self._word.value & _THREAD_MASK == threading.get_native_id())
 
     def refuse_reentry(self) -> None:
         """Raise when the calling thread holds the lock already."""
@@ -145,7 +158,7 @@ class WritersLock:
 
     def holder(self) -> int:
         """Process id of the holder at this moment, 0 for none."""
-        thread = self._owner.value
+        thread = self._word.value & _THREAD_MASK
         return kernel.thread_group(thread) if thread else 0
 
     def _busy(self, timeout_s: float) -> StoreBusy:

@@ -10,7 +10,6 @@ of catalog, leases or files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
@@ -50,8 +49,7 @@ KIND_BLOB = 3
 KIND_PYOBJECT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True):
     """A value ready to be stored.
 
     Invariants: offsets ascend, pieces do not overlap and end within ``size_bytes``; whatever they leave out
@@ -68,7 +66,7 @@ class Payload:
     """(offset within the extent, bytes-like object). The extent begins at a multiple of 64 bytes."""
     num_rows: int | None = None
     """Rows, for tables."""
-    keepalive: Any = field(default=None, compare=False)
+    keepalive: Any = None
     """Whatever must live until the pieces have been copied."""
 
 
