@@ -113,9 +113,9 @@ def no_room_for(path: str, what: str) -> StoreFull:
         existing = os.path.dirname(existing)
     figures = os.statvfs(existing)
     free = figures.f_bavail * figures.f_frsize
-    inodes = ", and no inodes" if figures.f_files and not figures.f_favail else ""
+    inodes = f" and {figures.f_favail:,} inodes" if figures.f_files else ""
     error = StoreFull(
-        f"the file system of {path} has no room for {what}; {free:,} bytes are free{inodes}",
+        f"the file system of {path} has no room for {what}; {free:,} bytes{inodes} are free",
         hint="free memory there ('flightstore doctor' lists forgotten stores), or name another directory",
     )
     error.free_bytes = free

@@ -88,7 +88,10 @@ class ClientFile:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptor (and so drop the lock); the mapping stays for leases that are still out."""
+        """Close the descriptor; the mapping stays for leases that are still out.
+
+        The lock goes with the later of the two: Python's mmap keeps a copy of the descriptor.
+        """
         if self.descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.descriptor)
