@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import lmdb
@@ -79,8 +79,12 @@ def _open(path: str, map_bytes: int, mode: int) -> lmdb.Environment:
 class Catalog:
     """The catalog of one store, for all threads of this process."""
 
-    def __init__(self, path: str, map_bytes: int, mode: int) -> None:
+    def __init__(
+        self, path: str, map_bytes: int, mode: int, check: Callable[[], object] = lambda: None
+    ) -> None:
+        """`check` raises when the store is gone: whatever then lies at `path` is another one's catalog."""
         self.path = path
+        self._check = check
         self.map_bytes = map_bytes
         self._mode = mode
         self._env: lmdb.Environment | None = None
@@ -92,7 +96,14 @@ class Catalog:
         return self._env if self._env is not None else self._reopen()
 
     def _reopen(self) -> lmdb.Environment:
+        self._check()
         env = _open(self.path, self.map_bytes, self._mode)
+        try:
+            # Again: removing follows marking, so a store not marked by now was not replaced before we opened.
+            self._check()
+        except BaseException:
+            env.close()
+            raise
         with env.begin() as txn:
             raw = txn.get(keys.FORMAT)
         version = int.from_bytes(raw or b"", "big")

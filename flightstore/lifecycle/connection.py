@@ -56,7 +56,9 @@ class Connection:
         self.capacity_bytes = identity.capacity_bytes
         self.busy_timeout_s = busy_timeout_s
         self.mode = layout.file_mode(path)
-        self.catalog = Catalog(os.path.join(path, "catalog"), identity.catalog_bytes, self.mode)
+        self.catalog = Catalog(
+            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, self.refuse_destroyed
+        )
         self.arena = Arena(os.path.join(path, "arena"), identity.arena_bytes)
         self.clients = Clients(path)
         self.handles = 0
@@ -73,6 +75,7 @@ class Connection:
 
     def _register(self) -> ClientFile:
         """Make this process's client file; gives the reserve up when the file system has no other room."""
+        self.refuse_destroyed()
         try:
             file = new_client_file(self.path, self.mode)
         except OSError:
@@ -119,8 +122,7 @@ class Connection:
 
     def transact(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one write transaction. Requires the writers' lock."""
-        if self.control.destroyed:
-            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+        self.refuse_destroyed()
         if self.leases.frozen:
             self.leases.thaw()
         try:
@@ -139,6 +141,11 @@ class Connection:
             raise self.catalog_full() from error
         self._publish(transaction)
         return result
+
+    def refuse_destroyed(self) -> None:
+        """Raise StoreClosed when the store was destroyed: at its path there may be another one by now."""
+        if self.control.destroyed:
+            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
 
     def _abort_abandoned(self, transaction: WriteTransaction) -> int:
         """Abort what could not be aborted when it should have been; how many, to be forgotten after the

@@ -27,7 +27,7 @@ from flightstore.errors import InvalidArgument, NotAStore, StoreAccessDenied, St
 from flightstore.memory import cgroup, kernel
 from flightstore.memory.allocator import size_class
 from flightstore.memory.arena import create_arena
-from flightstore.memory.control import CONTROL_BYTES, Identity, write_control
+from flightstore.memory.control import CONTROL_BYTES, Identity, is_marked_destroyed, write_control
 
 __all__ = ["RESERVE_FILE", "ensure_store", "file_mode", "remove_store", "rounded_capacity"]
 
@@ -44,14 +44,14 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         StoreFull: the memory file system has no room for its catalog.
         StoreAccessDenied: no permission.
     """
-    if os.path.exists(os.path.join(path, "control")):
+    if _is_made(path):
         return
     if not create:
         raise NotAStore(f"there is no store at {path}", hint="connect without create=False to make one")
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         with _locked(path):
-            if not os.path.exists(os.path.join(path, "control")):
+            if not _is_made(path):
                 _make(path, capacity_bytes)
     except FileExistsError as error:
         raise NotAStore(f"{path} is a file, not a directory", hint="name a directory") from error
@@ -63,6 +63,13 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise _no_room(path, capacity_bytes) from error
+
+
+def _is_made(path: str) -> bool:
+    """Whether there is a store. One that is marked as destroyed is none: whoever marked it may have died
+    before it removed the files, and nobody could write to it ever again.
+    """
+    return os.path.exists(os.path.join(path, "control")) and not is_marked_destroyed(path)
 
 
 def _no_room(path: str, capacity_bytes: int | None) -> StoreFull:
@@ -179,10 +186,16 @@ def file_mode(path: str) -> int:
 
 
 def remove_store(path: str) -> None:
-    """Remove a store's files, the control file first, and its directory unless it is a mount point or holds
-    more.
+    """Remove the files of a store that is marked as destroyed, the control file first, and its directory
+    unless it is a mount point or holds more.
+
+    Does nothing to a store that is not marked: somebody else removed the marked one, and made it anew.
     """
+    if not os.path.isdir(path):
+        return
     with _locked(path):
+        if _is_made(path):
+            return
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(path, "control"))
         _clear(path)
