@@ -118,7 +118,7 @@ def close_scene(scene: Scene) -> None:
     except flightstore.FlightStoreError:
         store.destroy()
         return
-    store.close()
+    store.close()  # a fresh connection for each run: the lines it executes depend on what it did before
     _idle.append(scene.path)
 
 

@@ -38,8 +38,10 @@ NEWCOMER = "@newcomer"
 SMALL, LARGE = pattern(11, 2_000), pattern(12, 100_000)
 GROWS = pattern(13, 200_000)
 """More than is left of the memory that a scene's store has backed."""
-DEAD = 66
-"""Objects in the big delete: enough that it sweeps by itself."""
+SWEPT = {f"dead-{i}": pattern(30 + i, 40_000) for i in range(4)}
+"""Enough bytes that deleting them sweeps at once: an eighth of the capacity."""
+CROWD = {f"dead-{i}": pattern(30, 500) for i in range(33)}
+"""Few enough objects that deleting them does not."""
 TABLE = pa.table({"number": pa.array(range(100)), "text": [f"row {i}" for i in range(99)] + [None]})
 
 
@@ -49,7 +51,7 @@ class Act:
 
     name: str
     """Its name in the table."""
-    run: Callable[[Store], object]
+    run: Callable[[Any], object]
     """The act; what it is killed in."""
     puts: Mapping[str, Any] | None = None
     """Names and values that it adds or replaces."""
@@ -91,11 +93,6 @@ def _prepared(act: Act, *, survivor: bool) -> Scene:
     changed = {name: value for name, value in scene.before.items() if name not in act.deletes}
     scene.after = {**changed, **(act.puts or {})}
     return scene
-
-
-def _add(store: Store, scene: Scene, values: Mapping[str, Any]) -> None:
-    store.put_many(values)
-    scene.before.update(values)
 
 
 def _fill(store: Store, scene: Scene) -> None:
@@ -165,22 +162,20 @@ register_act(Act("look", lambda store: (store.list(), store.stats(), store.stat(
 
 # --- deleting ---
 
-CROWD = {f"dead-{i}": pattern(30, 500) for i in range(DEAD)}
 
-
-def _crowd(store: Store, scene: Scene) -> None:
-    _add(store, scene, CROWD)
+def _doomed(store: Store, scene: Scene) -> None:
+    store.put_many(SWEPT)
+    scene.before.update(SWEPT)
 
 
 def _dying_crowd(store: Store, scene: Scene) -> None:
-    """Leave objects dying: as many as do not start a sweep."""
-    names = list(CROWD)[: DEAD // 2]
-    store.put_many({name: CROWD[name] for name in names})
-    store.delete(names)
+    """Leave many objects dying."""
+    store.put_many(CROWD)
+    store.delete(CROWD)
 
 
 register_act(Act("delete", lambda store: store.delete(["large", "held", "no"]), deletes=("large", "held")))
-register_act(Act("delete-sweeping", lambda store: store.delete(CROWD), deletes=tuple(CROWD), arrange=_crowd))
+register_act(Act("delete-sweeping", lambda store: store.delete(SWEPT), deletes=tuple(SWEPT), arrange=_doomed))
 register_act(Act("sweep", lambda store: store.recover(), arrange=_dying_crowd))
 register_act(
     Act(
