@@ -220,6 +220,7 @@ def sound(store: Store, *, held: int = 0, clients: int = 1) -> None:
     assert len(files) == clients, f"client files of the dead remain: {files}"
     stats = store.stats()
     assert (stats.clients, stats.leases, stats.pending) == (clients, held, 0), stats
+    assert store._conn.catalog.clear_stale_readers() == 0, "reader slots of the dead keep old pages"
     # fsck compares these too; here they are read by other means.
     assert os.stat(f"{directory}/arena").st_blocks * 512 == stats.backed_bytes, stats
     assert store._conn.control.usage()[:3] == (stats.used_bytes, stats.backed_bytes, stats.objects)
