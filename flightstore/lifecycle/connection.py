@@ -61,8 +61,8 @@ class Connection:
         self.clients = Clients(path)
         self.handles = 0
         self.builders: weakref.WeakSet[BuilderRange] = weakref.WeakSet()
-        self.abandoned: deque[tuple[int, bytes]] = deque()
-        """(session, id) of pending objects whose abort was interrupted: the next write aborts them."""
+        self.abandoned: deque[Callable[[WriteTransaction], object]] = deque()
+        """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
         self.counters: Counters | None = None
         """The counters as of this process's last commit."""
         self._creates = 0
@@ -121,32 +121,33 @@ class Connection:
         """Run `work` in one write transaction. Requires the writers' lock."""
         if self.control.destroyed:
             raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
-        if self.leases.frozen:
-            self.leases.thaw()
+        txn = None
         try:
             with self.catalog.gate:
-                transaction = WriteTransaction(self.catalog.begin(write=True), size_class)
                 try:
-                    aborted = self._abort_abandoned(transaction) if self.abandoned else 0
+                    if self.leases.frozen:  # not outside of the gate: a fork may be under way
+                        self.leases.thaw()
+                    txn = self.catalog.begin(write=True)
+                    transaction = WriteTransaction(txn, size_class)
+                    undone = self._undo_abandoned(transaction) if self.abandoned else 0
                     result = work(transaction)
                     transaction.finish()
-                    transaction.txn.commit()
-                    for _ in range(aborted):
+                    txn.commit()
+                    for _ in range(undone):
                         self.abandoned.popleft()
                 finally:
-                    transaction.txn.abort()
+                    if txn is not None:
+                        txn.abort()
         except lmdb.MapFullError as error:
             raise self.catalog_full() from error
         self._publish(transaction)
         return result
 
-    def _abort_abandoned(self, transaction: WriteTransaction) -> int:
-        """Abort what could not be aborted when it should have been; how many, to be forgotten after the
-        commit.
-        """
+    def _undo_abandoned(self, transaction: WriteTransaction) -> int:
+        """Undo what was left behind; how many, to be forgotten after the commit."""
         abandoned = list(self.abandoned)
-        for session, object_id in abandoned:
-            transaction.abort_pending(session, object_id)
+        for undo in abandoned:
+            undo(transaction)
         return len(abandoned)
 
     def _publish(self, transaction: WriteTransaction) -> None:
@@ -188,7 +189,8 @@ class Connection:
             return
         try:
             if lock.try_acquire():
-                self.leases.thaw()
+                with self.catalog.gate:  # a fork may be under way: its leases stay until it is through
+                    self.leases.thaw()
         finally:
             lock.release()
 
@@ -207,11 +209,15 @@ class Connection:
     # --- fork ---
 
     def before_fork(self) -> None:
-        """In the parent, before: the child's leases are written, no transaction runs, no catalog is open."""
-        self.leases.freeze()
-        self._childs_file = self._copy_leases() if self.leases.in_use else None
+        """In the parent, before: no transaction runs, no catalog is open, the child's leases are written.
+
+        The gate comes first. From then on no other thread finishes a get, which would give the child a view
+        that the copy of the leases does not know; and none thaws before the fork.
+        """
         self.catalog.gate.acquire()
+        self.leases.freeze()
         self.catalog.close()
+        self._childs_file = self._copy_leases() if self.leases.in_use else None
 
     def _copy_leases(self) -> ClientFile | None:
         try:
