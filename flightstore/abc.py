@@ -26,10 +26,12 @@ class BlobBuilder(Protocol):
     @property
     def id(self) -> ObjectID:
         """The id the object will have."""
+        ...
 
     @property
     def buffer(self) -> memoryview:
         """The object's memory, writable, zeroed. After seal, writes through views kept of it reach nobody."""
+        ...
 
     def seal(self) -> ObjectID:
         """Make the object immutable and visible. Idempotent.
@@ -37,6 +39,7 @@ class BlobBuilder(Protocol):
         Raises:
             StoreClosed: it was aborted.
         """
+        ...
 
     def abort(self) -> None:
         """Make the object vanish as if it had never been. Idempotent; does nothing once sealed."""

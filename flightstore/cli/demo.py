@@ -141,9 +141,8 @@ def _temporary(parent: str) -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _memory_directory(rows: int) -> str:
+def _memory_directory(rows: int, shm: str = "/dev/shm") -> str:
     """Where the demo's store goes: /dev/shm, or the temporary directory when there is no room."""
-    shm = "/dev/shm"
     needed = 3 * rows * _BYTES_PER_ROW + (64 << 20)
     if os.path.isdir(shm) and os.access(shm, os.W_OK):
         if shutil.disk_usage(shm).free >= needed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -100,7 +100,9 @@ class CountingFile(io.RawIOBase):
         return self.read()
 
 
-def read_table(file: IO[bytes], file_format: str, label: str, advance: Advance) -> pa.Table:
+def read_table(
+    file: IO[bytes], file_format: str, label: str, advance: Advance, nulls: Sequence[str] = ()
+) -> pa.Table:
     """Read a whole file as an Arrow table.
 
     Args:
@@ -108,6 +110,7 @@ def read_table(file: IO[bytes], file_format: str, label: str, advance: Advance) 
         file_format: One of FORMATS, except ``raw`` and ``npy``.
         label: The file's name, for messages.
         advance: Called with the number of bytes consumed since the last call.
+        nulls: CSV only: text that stands for a missing value, besides the empty field.
 
     Raises:
         FileUnreadable: the file is not in that format, is truncated, or contradicts itself.
@@ -115,7 +118,10 @@ def read_table(file: IO[bytes], file_format: str, label: str, advance: Advance) 
     import pyarrow as pa
 
     try:
-        table = _READERS[file_format](file, advance)
+        if file_format in ("csv", "csv.gz"):
+            table = _read_csv(file, advance, packed=file_format == "csv.gz", nulls=nulls)
+        else:
+            table = _READERS[file_format](file, advance)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -172,23 +178,23 @@ def _read_ipc(file: IO[bytes], advance: Advance) -> pa.Table:
         return pa.Table.from_batches(list(stream), stream.schema)
 
 
-def _read_csv(file: IO[bytes], advance: Advance, *, compression: str | None = None) -> pa.Table:
+def _read_csv(file: IO[bytes], advance: Advance, *, packed: bool, nulls: Sequence[str]) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
+    # Only the empty field is null by itself: Arrow's list (NA, null, ...) would eat Namibia's country code.
+    # In quotes, even that is text, so that "" and nothing stay two things.
+    convert = csv.ConvertOptions(
+        null_values=["", *nulls], strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+
     def attempt(block_bytes: int) -> pa.Table:
         source: Any = pa.PythonFile(CountingFile(file, advance), mode="r")
-        if compression:
-            source = pa.CompressedInputStream(source, compression)
-        # Text that only begins like a number stays text; strings keep the difference between "" and nothing.
-        convert = csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+        if packed:
+            source = pa.CompressedInputStream(source, "gzip")
         return csv.read_csv(source, csv.ReadOptions(block_size=block_bytes), convert_options=convert)
 
     return _with_larger_blocks(file, attempt)
-
-
-def _read_csv_gz(file: IO[bytes], advance: Advance) -> pa.Table:
-    return _read_csv(file, advance, compression="gzip")
 
 
 def _read_jsonl(file: IO[bytes], advance: Advance) -> pa.Table:
@@ -223,8 +229,6 @@ def _with_larger_blocks(file: IO[bytes], attempt: Callable[[int], pa.Table]) -> 
 
 _READERS: dict[str, Callable[[IO[bytes], Advance], Any]] = {
     "parquet": _read_parquet,
-    "csv": _read_csv,
-    "csv.gz": _read_csv_gz,
     "arrow": _read_ipc,
     "arrows": _read_ipc,
     "jsonl": _read_jsonl,

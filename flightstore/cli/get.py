@@ -179,10 +179,11 @@ def _beginning(obj: Any) -> str:
     return text if len(text) <= _PREVIEW_CHARACTERS else text[:_PREVIEW_CHARACTERS] + " ..."
 
 
-def _first_rows(obj: Any) -> list[dict[str, str]]:
+def _first_rows(obj: Any) -> list[list[str | None]]:
+    """Rows as lists, since two columns may have one name; None for null."""
     table = obj.to_arrow().slice(0, _PREVIEW_ROWS)
-    columns = [[_cell(value) for value in column] for column in table.columns]
-    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+    columns = [[str(value) if value.is_valid else None for value in column] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ when it runs.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ __all__ = ["cli", "main"]
 class Cli(click.Group):
     """A click group that turns every error into a message and an exit code."""
 
-    def main(  # type: ignore[override]
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -72,6 +73,16 @@ def _silence_stdout() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
+
+
+def _buffer_stdout() -> None:
+    """Put a buffer on a stdout that has none (python -u, PYTHONUNBUFFERED).
+
+    Without one, a write that the kernel takes only in part loses the rest without a word.
+    """
+    if isinstance(sys.stdout.buffer, io.RawIOBase):
+        buffered = io.BufferedWriter(io.FileIO(sys.stdout.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(buffered, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -120,6 +131,7 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     # The default action would leave temporary files and half-made objects for `recover` to find.
     signal.signal(signal.SIGTERM, _terminated)
+    _buffer_stdout()
     cli.main(prog_name="flightstore")
     raise AssertionError("unreachable: main ends by SystemExit")
 

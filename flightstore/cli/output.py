@@ -8,6 +8,7 @@ only.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ __all__ = [
 
 PROGRESS_FROM_BYTES = 32 << 20
 """Smaller files are done before a bar could be read."""
+
+_LABEL_CHARACTERS = 24
 
 Advance = Callable[[int], None]
 """Tells a progress bar that so many more bytes are done."""
@@ -188,8 +191,14 @@ def progress(label: str, total_bytes: int | None) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(printable(label), total=total_bytes)
+        task = bar.add_task(_short(label), total=total_bytes)
         yield lambda count: bar.advance(task, count)
+
+
+def _short(path: str) -> str:
+    """A file's name, short enough to leave room for the bar."""
+    name = printable(os.path.basename(path))
+    return name if len(name) <= _LABEL_CHARACTERS else f"{name[: _LABEL_CHARACTERS - 3]}..."
 
 
 def _console() -> Any:

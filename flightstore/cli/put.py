@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import click
@@ -47,6 +47,8 @@ class Source:
     """The name its object gets."""
     file_format: str
     """One of files.FORMATS."""
+    nulls: tuple[str, ...] = ()
+    """Text that stands for a missing value in CSV."""
 
 
 @click.command(
@@ -63,6 +65,9 @@ Examples:
 @click.option("--format", "format_", type=click.Choice(files.FORMATS), help="Format [default: by extension].")
 @click.option("--raw", is_flag=True, help="Store the bytes as they are (the same as --format raw).")
 @click.option(
+    "--null", "nulls", metavar="TEXT", multiple=True, help="CSV text that means a missing value [repeatable]."
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(min=0),
     default=0,
@@ -70,7 +75,14 @@ Examples:
     help="Wait this many seconds for room [default: 0].",
 )
 @common_options
-def put(files_: tuple[str, ...], name: str | None, format_: str | None, raw: bool, timeout: float) -> int:
+def put(
+    files_: tuple[str, ...],
+    name: str | None,
+    format_: str | None,
+    raw: bool,
+    nulls: tuple[str, ...],
+    timeout: float,
+) -> int:
     """Put files into the store.
 
     Parquet, CSV (also .csv.gz), Arrow IPC (.arrow, .feather, .arrows), JSON lines (.jsonl, .ndjson) and
@@ -78,7 +90,7 @@ def put(files_: tuple[str, ...], name: str | None, format_: str | None, raw: boo
     input, as bytes unless --format says otherwise. An object that has the name already is replaced; its
     readers keep it.
     """
-    sources = plan(files_, name=name, file_format="raw" if raw else format_)
+    sources = plan(files_, name=name, file_format="raw" if raw else format_, nulls=nulls)
     stored: list[tuple[Source, ObjectInfo, float]] = []
     try:
         with open_store(create=True) as store:
@@ -93,7 +105,9 @@ def put(files_: tuple[str, ...], name: str | None, format_: str | None, raw: boo
     return 0
 
 
-def plan(paths: tuple[str, ...], *, name: str | None, file_format: str | None) -> list[Source]:
+def plan(
+    paths: tuple[str, ...], *, name: str | None, file_format: str | None, nulls: tuple[str, ...] = ()
+) -> list[Source]:
     """Decide name and format of every file before anything is stored.
 
     Raises:
@@ -101,7 +115,7 @@ def plan(paths: tuple[str, ...], *, name: str | None, file_format: str | None) -
     """
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name goes with one FILE", click.get_current_context(silent=True))
-    sources = [_plan_one(path, name, file_format) for path in paths]
+    sources = [replace(_plan_one(path, name, file_format), nulls=nulls) for path in paths]
     taken: dict[str, str] = {}
     for source in sources:
         other = taken.setdefault(source.name, source.path)
@@ -139,7 +153,7 @@ def _put_file(store: Any, source: Source, file: IO[bytes], size_bytes: int, time
             return _put_raw(store, source, file, size_bytes, timeout, advance)
         if source.file_format == "npy":
             return store.put(_read_npy(file, source.path), source.name, timeout=timeout)
-        table = files.read_table(file, source.file_format, source.path, advance)
+        table = files.read_table(file, source.file_format, source.path, advance, source.nulls)
         # Within the bar's block: it stays, full, while the table is copied into the store.
         return store.put(table, source.name, timeout=timeout)
 

@@ -58,7 +58,12 @@ def write_table(table: pa.Table, file: IO[bytes], file_format: str, advance: Adv
     Raises:
         InvalidArgument: the format cannot hold a column of the table; names the column.
     """
-    _WRITERS[file_format](table, file, advance)
+    import pyarrow as pa
+
+    try:
+        _WRITERS[file_format](table, file, advance)
+    except pa.ArrowException as error:
+        raise InvalidArgument(f"{file_format} cannot hold this table: {error}", hint=_HINT) from error
 
 
 def _batches(table: pa.Table, advance: Advance) -> Iterator[pa.RecordBatch]:
@@ -69,17 +74,13 @@ def _batches(table: pa.Table, advance: Advance) -> Iterator[pa.RecordBatch]:
 
 
 def _write_parquet(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetWriter(file, table.schema) as writer:
-            # A million rows a group: the default of the format's readers.
-            for batch in table.to_batches(max_chunksize=1 << 20):
-                writer.write_batch(batch)
-                advance(batch.nbytes)
-    except pa.ArrowNotImplementedError as error:
-        raise InvalidArgument(f"Parquet cannot hold this table: {error}", hint=_HINT) from error
+    with pq.ParquetWriter(file, table.schema) as writer:
+        # Each batch becomes a row group: a million rows, as pyarrow's own default has it.
+        for batch in table.to_batches(max_chunksize=1 << 20):
+            writer.write_batch(batch)
+            advance(batch.nbytes)
 
 
 def _write_arrow(table: pa.Table, file: IO[bytes], advance: Advance) -> None:

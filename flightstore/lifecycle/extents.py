@@ -7,6 +7,8 @@ records.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flightstore.catalog.records import ARENA_FILE, Extent
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.memory import allocator
@@ -26,17 +28,27 @@ def take(tx: WriteTransaction, nbytes: int, align: int = allocator.UNIT) -> Exte
     return extent
 
 
-def give_back(tx: WriteTransaction, extent: Extent) -> int:
-    """Take one user off an extent; the last one returns it to the free space. Requires that nobody reads it.
+def give_back(tx: WriteTransaction, extents: Iterable[Extent]) -> int:
+    """Take one user off each extent; the last one returns it to the free space. Requires that nobody reads
+    them.
+
+    Neighbours are joined before the free space is touched: what was put in a row is often freed in a row.
 
     Returns:
         Bytes that became free.
     """
-    if not tx.drop_extent(extent):
-        return 0
-    if extent.file == ARENA_FILE:
-        make_warm(tx, extent.offset, extent.offset + extent.length)
-    return extent.length
+    freed = [extent for extent in extents if tx.drop_extent(extent)]
+    runs = sorted((extent.offset, extent.length) for extent in freed if extent.file == ARENA_FILE)
+    start = end = -1
+    for offset, length in runs:
+        if offset != end:
+            if end >= 0:
+                make_warm(tx, start, end)
+            start = offset
+        end = offset + length
+    if end >= 0:
+        make_warm(tx, start, end)
+    return sum(extent.length for extent in freed)
 
 
 def make_warm(tx: WriteTransaction, start: int, end: int) -> None:

@@ -158,10 +158,10 @@ def _sweep_batch(conn: Connection) -> tuple[int, int, bool]:
 def _free_unheld(tx: WriteTransaction, held: set[int]) -> tuple[int, int, bool]:
     records = (decode_record(raw) for _, raw in tx.records(keys.DYING))
     free = [record for record in records if record.serial not in held]
-    freed = 0
-    for record in free[:_BATCH]:
-        freed += sum(extents.give_back(tx, extent) for extent in record.extents)
+    batch = free[:_BATCH]
+    freed = extents.give_back(tx, (extent for record in batch for extent in record.extents))
+    for record in batch:
         tx.drop_dying(record)
     tx.counters.swept_dying = tx.counters.dying
     tx.counters.swept_bytes = tx.counters.dying_bytes
-    return min(len(free), _BATCH), freed, len(free) > _BATCH
+    return len(batch), freed, len(free) > _BATCH

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -117,10 +118,12 @@ def _lookup_all(conn: Connection, session: int, refs: Sequence[Ref]) -> list[tup
             txn.abort()
 
 
-def _lookup_in(txn: object, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
-    get = txn.get  # type: ignore[attr-defined]
-    object_id = ref if isinstance(ref, ObjectID) else get(keys.name_key(session, ref))
-    raw = get(keys.object_key(session, object_id)) if object_id is not None else None
+def _lookup_in(txn: Any, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
+    get = txn.get
+    object_id: bytes | None = ref if isinstance(ref, ObjectID) else get(keys.name_key(session, ref))
+    if object_id is None:
+        return None
+    raw = get(keys.object_key(session, object_id))
     return None if raw is None else (object_id, raw)
 
 

@@ -87,7 +87,8 @@ def usage(conn: Connection) -> StoreStats:
 
 def _growable(conn: Connection, counters: Counters) -> int:
     """What fresh addresses could still be backed."""
-    return max(conn.capacity_bytes - counters.backed_bytes, 0)
+    growable: int = max(conn.capacity_bytes - counters.backed_bytes, 0)
+    return growable
 
 
 def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:

@@ -94,6 +94,7 @@ class FreeRanges(Protocol):
         Raises:
             LookupError: there is none (the index contradicts the table).
         """
+        ...
 
     def ending_at(self, end: int, /) -> int | None:
         """Start of the range that ends exactly at `end`, if there is one."""

@@ -38,8 +38,8 @@ __all__ = ["MUTEX_BYTES", "WritersLock"]
 MUTEX_BYTES = 64
 """Room kept for the mutex in the control page (glibc's takes 40)."""
 
-# The first word of glibc's robust mutex: the holder's thread id, or 0, and two flags. When the holder dies the
-# kernel clears the id, so that it is never mistaken for a later thread of the same number.
+# The first word of glibc's robust mutex: the holder's thread id, or 0, and two flags. When the holder dies
+# the kernel clears the id, so that it is never mistaken for a later thread of the same number.
 _THREAD_MASK = 0x3FFFFFFF
 _SLICE_S = 0.1  # longest wait in C: signal handlers run between slices
 _CLOCK_MONOTONIC = 1

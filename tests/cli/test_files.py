@@ -198,10 +198,14 @@ def test_format_and_name_by_extension(path: str, file_format: str | None, stem: 
 def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"before")
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted() -> None:
         with writers.atomic_file(str(target)) as file:
             file.write(b"half")
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_bytes() == b"before"
     with writers.atomic_file(str(target)) as file:
         file.write(b"whole")

@@ -1,0 +1,71 @@
+"""No command without help, an example, and its place in the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flightstore.cli import exits, files
+from flightstore.cli.main import cli
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "cli.md"
+COMMON = {"--store", "--json", "--help"}
+
+
+def section(name: str) -> str:
+    """The part of the reference on one command."""
+    text = REFERENCE.read_text()
+    heading = f"\n## flightstore {name}\n"
+    assert heading in text, f"docs/cli.md has no section on {name}"
+    return text.split(heading)[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_has_help_examples_and_the_common_options(name: str) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"])
+    assert shown.exit_code == 0
+    assert f"flightstore {name}" in shown.output.split("Examples:")[1]
+    assert "--store DIR" in shown.output
+    assert "--json" in shown.output
+    assert cli.commands[name].help
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_and_option_is_in_the_reference(name: str) -> None:
+    text = section(name)
+    for parameter in cli.commands[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name} has no help"
+            for spelling in set(parameter.opts) - COMMON:
+                assert spelling in text, f"docs/cli.md does not mention {name} {spelling}"
+
+
+def test_the_reference_has_no_command_that_is_not_there() -> None:
+    headings = [line for line in REFERENCE.read_text().splitlines() if line.startswith("## flightstore ")]
+    assert sorted(line.split()[2] for line in headings) == sorted(cli.commands)
+
+
+def test_every_exit_code_and_format_is_in_the_reference() -> None:
+    text = REFERENCE.read_text()
+    for name in exits.__all__:
+        value = getattr(exits, name)
+        if isinstance(value, int):
+            assert f"| {value} |" in text, name
+    for file_format in files.FORMATS:
+        assert f"| `{file_format}`" in text, file_format
+    for extension in files.EXTENSIONS:
+        assert f"`{extension}`" in text, extension
+
+
+def test_version() -> None:
+    shown = CliRunner().invoke(cli, ["--version"])
+    assert (shown.exit_code, shown.output.split()[0]) == (0, "flightstore,")
+
+
+def test_no_command_shows_help() -> None:
+    shown = CliRunner().invoke(cli, [])
+    assert shown.exit_code == 2
+    assert "Commands:" in shown.stderr
