@@ -44,6 +44,7 @@ __all__ = ["Connection", "connection_for", "release_connection"]
 
 T = TypeVar("T")
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
+_UNDO_WAIT_S = 0.5
 
 
 class Connection:
@@ -63,6 +64,8 @@ class Connection:
         self.builders: weakref.WeakSet[BuilderRange] = weakref.WeakSet()
         self.abandoned: deque[Callable[[WriteTransaction], object]] = deque()
         """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
+        self.transits: dict[int, tuple[int, int]] = {}
+        """Start -> (end, thread) of the ranges that threads of this process have in transit."""
         self.counters: Counters | None = None
         """The counters as of this process's last commit."""
         self._creates = 0
@@ -150,6 +153,22 @@ class Connection:
             undo(transaction)
         return len(abandoned)
 
+    def undo(self, step: Callable[[WriteTransaction], object]) -> None:
+        """Undo something because of an exception that is on its way: soon, or in this process's next write.
+
+        Does not wait long, and raises nothing of its own but interrupts.
+        """
+        self.abandoned.append(step)
+        lock = self.control.lock
+        if lock.held_by_this_thread():
+            return
+        with contextlib.suppress(Exception):
+            try:
+                lock.acquire(min(_UNDO_WAIT_S, self.busy_timeout_s))
+                self.transact(lambda tx: None)
+            finally:
+                lock.release()
+
     def _publish(self, transaction: WriteTransaction) -> None:
         counters, control = transaction.counters, self.control
         self.counters = counters
@@ -196,15 +215,43 @@ class Connection:
 
     # --- the end ---
 
-    def close(self) -> None:
-        """Close what is open. While leases are out, the client file stays, and so its lock."""
-        self.catalog.close()
-        leases = self.leases
-        if leases.in_use or leases.frozen:
-            return
+    def close(self) -> bool:
+        """Close what is open; True when nothing is in use any more, and this connection is at its end.
+
+        While leases are out, the client file stays, and so its lock. At the end a thread that is still in the
+        middle of something gets StoreClosed at its next look into the catalog, at the latest when it looks
+        whether its lease counts.
+        """
+        gate = self.catalog.gate
+        if gate._is_owned():  # type: ignore[attr-defined]
+            return False  # in a finalizer, in the middle of a transaction of this very thread
+        with gate:
+            self.catalog.close()
+            if self.leases.in_use or self.leases.frozen:
+                return False
+            self.catalog.end(StoreClosed("this store handle was closed", hint="connect again"))
+            self._forget_client()
+            return True
+
+    def close_at_exit(self) -> None:
+        """Close what is open, as the interpreter exits: threads that still use the store end quietly.
+
+        The exiting thread itself may go on, in exit handlers that come later.
+        """
+        with self.catalog.gate:
+            self.catalog.close()
+            self.catalog.end(SystemExit(), but_for=threading.get_ident())
+            if not self.leases.in_use and not self.leases.frozen:
+                self._forget_client()
+
+    def _forget_client(self) -> None:
+        """Remove the client file; should there be another lease after all, it gets a new one. Requires the
+        gate.
+        """
+        leases, self.leases = self.leases, LeaseTable(self._register, self.arena)
+        self._client = 0
         if leases.has_file:
             leases.file.discard()
-        self.arena.close()
 
     # --- fork ---
 
@@ -246,6 +293,7 @@ class Connection:
         self.catalog.abandon_after_fork()
         self.clients.reset_after_fork()
         self.abandoned.clear()
+        self.transits.clear()
         self.leases.adopt(childs_file)
         self._client = childs_file.client if childs_file else 0
         if childs_file is None:
@@ -309,10 +357,8 @@ def release_connection(connection: Connection) -> None:
     """Undo one `connection_for`; the last one closes what is not in use."""
     with _registry:
         connection.handles -= 1
-        if connection.handles == 0:
-            connection.close()
-            if not connection.leases.in_use:
-                _connections.pop(connection.control.identity.nonce, None)
+        if connection.handles == 0 and connection.close():
+            _connections.pop(connection.control.identity.nonce, None)
 
 
 def _each(step: Callable[[Connection], None]) -> None:
@@ -337,7 +383,7 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    _each(Connection.close)
+    _each(Connection.close_at_exit)
 
 
 os.register_at_fork(

@@ -19,6 +19,8 @@ going.
 from __future__ import annotations
 
 import errno
+import functools
+import threading
 import time
 
 from flightstore.catalog.transaction import GROWING, PUNCHING, WriteTransaction
@@ -26,6 +28,7 @@ from flightstore.errors import StoreFull
 from flightstore.lifecycle import extents, freeing, recovery, reports
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, cgroup
+from flightstore.memory.arena import Arena
 from flightstore.memory.control import Control
 
 __all__ = ["make_room", "store_full"]
@@ -49,6 +52,17 @@ def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None)
     """
     if nbytes > conn.capacity_bytes:
         raise store_full(conn, nbytes)
+    stay = conn.leases.stay()  # what is in transit lives as long as its client file
+    try:
+        _make_room(conn, nbytes, align, deadline)
+    except BaseException:
+        _give_up(conn)
+        raise
+    finally:
+        del stay
+
+
+def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None) -> None:
     if freeing.sweep(conn)[1] and _fits(conn, nbytes, align):
         return
     if _grow(conn, nbytes, align) or _punch_and_grow(conn, nbytes, align):
@@ -64,6 +78,31 @@ def _fits(conn: Connection, nbytes: int, align: int, looks: int | None = allocat
 
 def _step(conn: Connection) -> int:
     return max(_MIN_STEP, min(conn.capacity_bytes // _STEPS_PER_STORE, _MAX_STEP))
+
+
+# --- transit ---
+
+
+def _begin_transit(conn: Connection, tx: WriteTransaction, start: int, end: int, kind: int) -> None:
+    """Record a range in the catalog and, before that is committed, in this process."""
+    tx.add_transit(start, end, kind, conn.client)
+    conn.transits[start] = end, threading.get_ident()
+
+
+def _give_up(conn: Connection) -> None:
+    """An exception is on its way: what this thread has in transit becomes cold."""
+    me = threading.get_ident()
+    mine = [(start, end) for start, (end, thread) in list(conn.transits.items()) if thread == me]
+    for start, end in mine:
+        conn.transits.pop(start, None)
+        conn.undo(functools.partial(_make_cold, conn.arena, conn.client, start, end))
+
+
+def _make_cold(arena: Arena, client: int, start: int, end: int, tx: WriteTransaction) -> None:
+    """Return a range in transit to the cold ones, if this client still has it."""
+    if (start, end, client) in ((one[0], one[1], one[3]) for one in tx.transits()):
+        arena.punch(start, end - start)
+        extents.make_cold(tx, start, end)
 
 
 # --- growing ---
@@ -98,7 +137,7 @@ def _begin_growth(conn: Connection, tx: WriteTransaction, nbytes: int, align: in
     if plan is None or plan.lacking_bytes:
         return None
     tx.cold.apply(plan.edit.removed, plan.edit.added)
-    tx.add_transit(plan.start, plan.end, GROWING, conn.client)
+    _begin_transit(conn, tx, plan.start, plan.end, GROWING)
     tx.counters.backed_bytes += plan.end - plan.start
     return plan.start, plan.end
 
@@ -108,22 +147,18 @@ def _back(conn: Connection, nbytes: int, start: int, end: int) -> None:
     try:
         _check_cgroup(conn, end - start)
         conn.arena.reserve(start, end - start)
-    except BaseException as error:
-        _undo_growth(conn, start, end)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+            _give_up(conn)  # before the figures of the error are read
             raise _file_system_full(conn, nbytes, end - start) from error
         raise
     conn.write(lambda tx: _end_growth(tx, start, end))
+    conn.transits.pop(start, None)
 
 
 def _end_growth(tx: WriteTransaction, start: int, end: int) -> None:
     if tx.drop_transit(start):
         extents.make_warm(tx, start, end)
-
-
-def _undo_growth(conn: Connection, start: int, end: int) -> None:
-    conn.arena.punch(start, end - start)
-    conn.write(lambda tx: extents.make_cold(tx, start, end))
 
 
 # --- punching ---
@@ -137,6 +172,9 @@ def _punch_and_grow(conn: Connection, nbytes: int, align: int) -> bool:
     for start, end in ranges:
         conn.arena.punch(start, end - start)
     grown = conn.write(lambda tx: _end_punch(conn, tx, ranges, nbytes, align))
+    for start, _ in ranges:
+        if grown is None or start != grown[0]:
+            conn.transits.pop(start, None)
     if grown is not None:
         _back(conn, nbytes, *grown)
         return True
@@ -152,7 +190,7 @@ def _begin_punch(conn: Connection, tx: WriteTransaction, nbytes: int, align: int
         return []
     tx.warm.apply(punch.edit.removed, punch.edit.added)
     for start, end in punch.ranges:
-        tx.add_transit(start, end, PUNCHING, conn.client)
+        _begin_transit(conn, tx, start, end, PUNCHING)
     return list(punch.ranges)
 
 

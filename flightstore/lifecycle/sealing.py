@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from flightstore.memory.copying import copy_pieces
 from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
-__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "new_object", "put", "seal"]
+__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "give_up", "new_object", "put", "seal", "undoing"]
 
 SMALL_BYTES = 64 << 10
 """Payloads up to this size are written within the transaction that seals them."""
@@ -54,6 +54,8 @@ class NewObject:
     nbytes: int = -1
     """Payload bytes without metadata; -1 for all of the payload."""
     id: ObjectID = field(init=False)
+    serial: int = field(init=False, default=0)
+    """Its number, once it is pending."""
 
     def __post_init__(self) -> None:
         self.id = self.object_id if self.object_id is not None else ObjectID.random()
@@ -126,17 +128,16 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
         return
     large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
     small = [new for new in objects if new.payload.size_bytes <= SMALL_BYTES]
-    pending: list[tuple[NewObject, Extent]] = []
+    stay = conn.leases.stay() if large else None  # what is pending lives as long as its client file
     try:
         for new in large:
-            extent = allocate(conn, new, deadline)
-            pending.append((new, extent))
-            _copy(conn, new.payload, extent)
-        _seal_all(conn, pending, small, deadline)
+            _copy(conn, new.payload, allocate(conn, new, deadline))
+        _seal_all(conn, large, small, deadline)
     except BaseException:
-        for new, _ in pending:
-            abort(conn, new.session, new.id)
+        give_up(conn, large)
         raise
+    finally:
+        del stay
     freeing.sweep_if_worthwhile(conn)
 
 
@@ -157,7 +158,7 @@ def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
 
 def _seal_all(
     conn: Connection,
-    pending: Sequence[tuple[NewObject, Extent]],
+    pending: Sequence[NewObject],
     small: Sequence[NewObject],
     deadline: float | None,
 ) -> None:
@@ -168,7 +169,7 @@ def _seal_all(
     def work(tx: WriteTransaction) -> None:
         if small:
             conn.check_catalog_room()
-        for new, _ in pending:
+        for new in pending:
             _seal_pending(tx, new.session, new.id)
         for new in small:
             _put_small(conn, tx, new)
@@ -231,7 +232,8 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         extent = extents.take(tx, max(new.payload.size_bytes, 1), align)
         if extent is None:
             raise _NoRoom
-        tx.add_pending(new.session, new.id, new.record(conn, tx.next_serial(), extent))
+        new.serial = tx.next_serial()
+        tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
     while True:
@@ -260,13 +262,33 @@ def _seal_pending(tx: WriteTransaction, session: int, object_id: ObjectID) -> No
 
 
 def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:
-    """Make a pending object vanish; False when there is none.
+    """Make a pending object of this process vanish; False when there is none.
 
     Its extent goes through the dying objects, because a view of a builder may still map it.
     """
 
-    try:
-        return conn.write(lambda tx: tx.abort_pending(session, object_id))
-    except BaseException:
-        conn.abandoned.append((session, object_id))
-        raise
+    def work(tx: WriteTransaction) -> bool:
+        record = tx.pending(session, object_id)
+        return record is not None and record.client == conn.client and tx.abort_pending(session, object_id)
+
+    return conn.write(work)
+
+
+def give_up(conn: Connection, objects: Sequence[NewObject]) -> None:
+    """Abort those of the objects that are pending, because of an exception that is on its way.
+
+    Whatever happens meanwhile, no later than with this process's next write.
+    """
+    for new in objects:
+        if new.serial:
+            conn.undo(undoing(new))
+
+
+def undoing(new: NewObject) -> Callable[[WriteTransaction], object]:
+    """What aborts an object if it is pending, and keeps nothing of it alive.
+
+    Its serial is known since before the commit that made it pending: not even an interrupt right after that
+    commit leaves it behind.
+    """
+    session, object_id, serial = new.session, new.id, new.serial
+    return lambda tx: tx.abort_pending(session, object_id, serial)

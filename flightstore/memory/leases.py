@@ -176,6 +176,10 @@ class LeaseTable:
             self._words[index] = _NOBODY
             self._free.append(index)
 
+    def stay(self) -> Lease:
+        """A lease on nothing: it keeps the client file, and so what is recorded as this client's."""
+        return Lease(self, _NOBODY)
+
     def _extend(self) -> int:
         """Use one more entry, reserving memory for as many again when the reserve is used up."""
         file = self.file
