@@ -1,7 +1,7 @@
 """The stress driver: many processes get and replace objects in a tight arena, fork, and are killed.
 
-``python -m flightstore.testing.stress --gets 1000000 --forks --kills`` prints what was done, and exits with 1 when
-a reader saw one wrong byte, a process hung or failed, fsck found something, or memory did not come back.
+``python -m flightstore.testing.stress --gets 1000000 --forks --kills`` prints what was done, and exits with 1
+when a reader saw one wrong byte, a process hung or failed, fsck found something, or memory did not come back.
 
 Lives here: `stress` (the controller), `Result`, and the command. Calls stressworker.py and watched.py.
 

@@ -75,4 +75,4 @@ def problem(value: Any, index: int) -> str | None:
         return None
     first = 1 + int(np.argmin(same))
     wrong = int(np.count_nonzero(~same))
-    return f"object {index} of head {head:#x}: {wrong} of {expected} words are wrong, the first is number {first}"
+    return f"object {index} of head {head:#x}: {wrong} of {expected} words are wrong, from number {first} on"

@@ -168,7 +168,7 @@ class _Hand:
     def put_in_place(self, index: int) -> None:
         version = self.chance.getrandbits(32)
         with self.store.create(8 * length(index, version), name_of(index)) as builder:
-            builder.buffer[:] = memoryview(content(index, version)).cast("B")
+            builder.buffer[:] = content(index, version).tobytes()
         self.count("replacements")
 
     def put_several(self, index: int) -> None:
