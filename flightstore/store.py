@@ -95,6 +95,7 @@ class Store(AbstractStore):
         conn = self._connection
         if conn is None:
             raise StoreClosed("this store handle was closed", hint="connect again")
+        conn.refuse_destroyed()
         return conn
 
     @property
@@ -144,8 +145,7 @@ class Store(AbstractStore):
     ) -> NewObject:
         if name is not None:
             check_name(name)
-        if object_id is not None and not isinstance(object_id, ObjectID):
-            raise InvalidArgument(f"object_id is an ObjectID, got {type(object_id).__name__}")
+        _check_id(object_id)
         return new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
 
     # --- building in place ---
@@ -162,6 +162,7 @@ class Store(AbstractStore):
         conn = self._conn
         if name is not None:
             check_name(name)
+        _check_id(object_id)
         payload = building.blob_payload(nbytes)
         new = new_object(self._session, payload, name, object_id, metadata)
         return building.Builder(conn, new, _deadline(timeout))
@@ -261,7 +262,7 @@ class Store(AbstractStore):
         found = reading.lookup(conn, self._session, ref)
         if found is None:
             raise reading.not_found(conn, ref, None)
-        return reports.info(found[0], decode_record(found[1]), "sealed", conn.clients.counts())
+        return reports.info(conn, self._session, found[0], decode_record(found[1]), conn.clients.counts())
 
     def stats(self) -> StoreStats:
         return reports.usage(self._conn)
@@ -298,9 +299,14 @@ class Store(AbstractStore):
     def destroy(self) -> None:
         conn = self._conn
         path = conn.path
-        conn.exclusive(conn.control.mark_destroyed)
+
+        def mark() -> None:
+            conn.refuse_destroyed()  # else two at once could remove the store that a third made in between
+            conn.control.mark_destroyed()
+
+        conn.exclusive(mark)
         self.close()
-        layout.remove_store(path)
+        layout.remove_store(path, conn.control.identity.nonce)
 
     def __del__(self) -> None:
         if getattr(self, "_connection", None) is not None:
@@ -321,6 +327,11 @@ class _View:
 
     def holders_of(self, serial: int) -> list[Holder]:
         return reports.holders(self._conn, serial)
+
+
+def _check_id(object_id: ObjectID | None) -> None:
+    if object_id is not None and not isinstance(object_id, ObjectID):
+        raise InvalidArgument(f"object_id is an ObjectID, got {type(object_id).__name__}")
 
 
 def _checked(ref: Ref) -> Ref:

@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -48,39 +47,22 @@ def can_mount() -> bool:
         return succeeds("umount", place)
 
 
-def memory_cgroup_parent() -> Path | None:
-    """Where a memory control group can be made: version 1's root, or our own group of version 2."""
-    version1 = Path("/sys/fs/cgroup/memory")
-    if version1.is_dir():
-        return version1
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            return Path("/sys/fs/cgroup") / line[3:].lstrip("/")
-    return None
-
-
 def can_make_memory_cgroup() -> bool:
-    """Whether a control group can be made, and a limit set on its memory."""
-    parent = memory_cgroup_parent()
-    if parent is None:
-        return False
-    group = parent / f"flightstore-probe-{os.getpid()}"
+    """Whether a control group can be made, and a limit set on its memory: asks the tool that tests use."""
+    from flightstore.testing.cgroups import FaultUnavailable, memory_cgroup
+
     try:
-        group.mkdir()
-    except OSError:
+        with memory_cgroup(1 << 30):
+            return True
+    except (FaultUnavailable, OSError):
         return False
-    limit = group / ("memory.limit_in_bytes" if parent.name == "memory" else "memory.max")
-    try:
-        limit.write_text(str(1 << 30))
-        return True
-    except OSError:
-        return False
-    finally:
-        group.rmdir()
 
 
 COMPONENTS = {
-    "cgroup": Component(can_make_memory_cgroup, "run as root where the memory controller is delegated"),
+    "cgroup": Component(
+        can_make_memory_cgroup,
+        "run as root, and name a control group delegated to you in FLIGHTSTORE_TEST_CGROUP",
+    ),
     "git": Component(lambda: succeeds("git", "--version"), "install git"),
     "mount": Component(can_mount, "run as root with CAP_SYS_ADMIN"),
     "network": Component(

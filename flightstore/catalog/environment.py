@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import lmdb
 
 from flightstore.catalog import keys
-from flightstore.errors import StoreVersionMismatch
+from flightstore.errors import StoreDamaged, StoreVersionMismatch
 
 __all__ = ["Catalog", "create_catalog"]
 
 CATALOG_VERSION = 1
 MAX_READERS = 4096
-_LOCK_FILE_BYTES = 64 * (MAX_READERS + 64)  # a cache line per reader, and the header
+LOCK_FILE_BYTES = 64 * (MAX_READERS + 64)  # a cache line per reader, and the header
+_PAGES_PER_LAG = 16
 FULL_SHARE = 0.9
 """Creates are refused beyond this share of the catalog, so that deletes always fit."""
 
@@ -43,7 +44,7 @@ def create_catalog(path: str, map_bytes: int, mode: int, first_records: dict[byt
     os.mkdir(path)
     descriptor = os.open(os.path.join(path, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
-        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+        os.posix_fallocate(descriptor, 0, LOCK_FILE_BYTES)
     finally:
         os.close(descriptor)  # before LMDB opens it: afterwards, closing would drop LMDB's locks
     env = _open(path, map_bytes, mode)
@@ -79,8 +80,9 @@ def _open(path: str, map_bytes: int, mode: int) -> lmdb.Environment:
 class Catalog:
     """The catalog of one store, for all threads of this process."""
 
-    def __init__(self, path: str, map_bytes: int, mode: int) -> None:
+    def __init__(self, path: str, map_bytes: int, mode: int, guard: Callable[[], None]) -> None:
         self.path = path
+        self._guard = guard  # refuses when what lies at the path is not the store that we know
         self.map_bytes = map_bytes
         self._mode = mode
         self._env: lmdb.Environment | None = None
@@ -96,9 +98,15 @@ class Catalog:
     def _reopen(self) -> lmdb.Environment:
         if self._end is not None and self._end_spares != threading.get_ident():
             raise type(self._end)(*self._end.args)
-        env = _open(self.path, self.map_bytes, self._mode)
-        with env.begin() as txn:
-            raw = txn.get(keys.FORMAT)
+        self._guard()
+        try:
+            env = _open(self.path, self.map_bytes, self._mode)
+            with env.begin() as txn:
+                raw = txn.get(keys.FORMAT)
+        except lmdb.Error as error:
+            raise StoreDamaged(
+                f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
+            ) from error
         version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
             env.close()
@@ -157,21 +165,30 @@ class Catalog:
         limit = self.map_bytes * FULL_SHARE
         if (env.info()["last_pgno"] + 1) * 4096 <= limit:
             return False
-        return live_bytes(env) > limit or self.lagging_readers(env) != []
+        if live_bytes(env) > limit:
+            return True
+        if not self.lagging_readers():
+            return False
+        env.reader_check()  # the dead hold nobody up
+        return self.lagging_readers() != []
 
-    def lagging_readers(
-        self, env: lmdb.Environment | None = None, behind: int = 1000
-    ) -> list[tuple[int, int]]:
-        """(process id, transactions behind) of readers that keep pages from being reused."""
+    def lagging_readers(self) -> list[tuple[int, int]]:
+        """(process id, transactions behind) of readers that keep pages from being reused, the worst first.
+
+        How far behind is too far depends on the catalog: each transaction leaves some ten old pages, which
+        cannot be used again while a reader may look at them.
+        """
         with self.gate:
-            env = env or self.environment()
+            env = self.environment()
+            free_pages = (self.map_bytes - live_bytes(env)) // 4096
+            tolerated = min(max(free_pages // _PAGES_PER_LAG, 32), 1000)
             last = env.info()["last_txnid"]
             found = []
             for line in env.readers().splitlines()[1:]:
                 fields = line.split()
-                if len(fields) == 3 and fields[2].isdigit() and last - int(fields[2]) >= behind:
+                if len(fields) == 3 and fields[2].isdigit() and last - int(fields[2]) >= tolerated:
                     found.append((int(fields[0]), last - int(fields[2])))
-            return found
+            return sorted(found, key=lambda one: -one[1])
 
     def clear_stale_readers(self) -> int:
         """Free the reader slots of dead processes; returns how many."""

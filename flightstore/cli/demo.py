@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -298,16 +299,16 @@ def _recover(store: Any) -> Step:
 def _step(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A process that runs one step; killed at the end if it still runs."""
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flightstore.cli.demo_steps", name, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            # A group of its own: Ctrl-C reaches the demo alone, which then ends its steps quietly.
-            process_group=0,
-        )
+        # An interrupt within Popen would leave a process that nobody knows of; it has to wait. (The process
+        # inherits the mask, which does not matter: it is ended by SIGKILL.)
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
+            process = _spawn(name, arguments, errors)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+            raise
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
             yield process
         except _StepDied as death:
             errors.seek(0)
@@ -320,6 +321,18 @@ def _step(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
                 if stream is not None:
                     with suppress(OSError):
                         stream.close()
+
+
+def _spawn(name: str, arguments: tuple[str, ...], errors: IO[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "flightstore.cli.demo_steps", name, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        # A group of its own: Ctrl-C reaches the demo alone, which then ends its steps quietly.
+        process_group=0,
+    )
 
 
 class _StepDied(Exception):

@@ -119,7 +119,7 @@ def step_put(store_path: str, file: str) -> None:
 
     # In one piece, so that pandas, which knows no chunks, can use the columns as they lie.
     table = pq.read_table(file).combine_chunks()
-    store = flightstore.connect(store_path)
+    store = flightstore.connect(store_path, create=False)
     started = time.perf_counter()
     store.put(table, NAME)
     seconds = time.perf_counter() - started
@@ -131,7 +131,7 @@ def _open(store_path: str) -> tuple[Any, dict[str, Any]]:
     """Get NAME; the object, and the time of the get."""
     import flightstore
 
-    store = flightstore.connect(store_path)
+    store = flightstore.connect(store_path, create=False)
     # Once for nothing: what Python imports on the first get is no part of its time.
     store.get(NAME).release()
     started = time.perf_counter()
@@ -270,7 +270,7 @@ def step_overwrite(store_path: str) -> None:
 
     import flightstore
 
-    store: Any = flightstore.connect(store_path)
+    store: Any = flightstore.connect(store_path, create=False)
     table = store.get(NAME).to_arrow()
     half = table.slice(0, len(table) // 2)
     doubled = pa.array(half["quantity"].to_numpy() * 2)
@@ -290,7 +290,7 @@ def step_put_forever(store_path: str, file: str) -> None:
 
     parent = os.getppid()
     table = pq.read_table(file)
-    store = flightstore.connect(store_path)
+    store = flightstore.connect(store_path, create=False)
     say(ready=True, pid=os.getpid())
     while os.getppid() == parent:
         store.put(table, "never-finished", timeout=10)

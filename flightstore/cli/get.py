@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 import click
@@ -25,7 +27,7 @@ from flightstore.errors import InvalidArgument
 __all__ = ["get"]
 
 _PREVIEW_ROWS = 10
-_PREVIEW_COLUMNS = 12
+_CELL_CHARACTERS = 32
 _PREVIEW_CHARACTERS = 2000
 _COPY_BYTES = 4 << 20
 _DEFAULT_FORMAT = {"table": "arrows", "blob": "raw", "tensor": "npy"}
@@ -188,21 +190,33 @@ def _first_rows(obj: Any) -> list[list[str | None]]:
 
 def _cell(value: Any) -> str:
     """One value as text; str() of an Arrow scalar keeps what Python's types would lose (nanoseconds)."""
-    return "" if not value.is_valid else str(value)
+    text = str(value) if value.is_valid else ""
+    return text if len(text) <= _CELL_CHARACTERS else f"{text[: _CELL_CHARACTERS - 3]}..."
 
 
 def _print_rows(obj: Any) -> None:
     import pyarrow as pa
 
     table = obj.to_arrow().slice(0, _PREVIEW_ROWS)
-    fields = list(table.schema)[:_PREVIEW_COLUMNS]
-    columns = [[_cell(value) for value in table.column(i)] for i in range(len(fields))]
+    columns = [[_cell(value) for value in column] for column in table.columns]
+    count = columns_that_fit(table.column_names, columns, shutil.get_terminal_size().columns)
+    fields = list(table.schema)[:count]
     if not fields:
         return
     numbers = frozenset(
         field.name for field in fields if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     )
-    rows = list(zip(*columns, strict=True))
+    rows = list(zip(*columns[:count], strict=True))
     print_table([field.name for field in fields], rows, right=numbers)
-    if obj.num_rows > len(rows) or len(obj.schema) > len(fields):
-        click.echo(f"first {len(rows)} of {obj.num_rows:,} rows, {len(fields)} of {len(obj.schema)} columns")
+    if obj.num_rows > len(rows) or len(obj.schema) > count:
+        click.echo(f"first {len(rows)} of {obj.num_rows:,} rows, {count} of {len(obj.schema)} columns")
+
+
+def columns_that_fit(names: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> int:
+    """How many of the columns, at least one, can be shown beside each other in `width` characters."""
+    used = 0
+    for count, (name, cells) in enumerate(zip(names, columns, strict=True)):
+        used += 2 + max(map(len, [name, *cells]))
+        if used > width and count:
+            return count
+    return len(names)

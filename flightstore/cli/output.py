@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -121,14 +121,14 @@ def _jsonable(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str]) -> None:
-    """Print a table; columns named in `right` are aligned right."""
-    from rich import box
+    """Print a table as wide as its contents; columns named in `right` are aligned right."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(Text(printable(column)), justify=justify, no_wrap=True)
     for row in rows:
         # Text, because a plain str would be read as rich's markup.
         table.add_row(*(Text(printable(cell)) for cell in row))
@@ -202,7 +202,7 @@ def _short(path: str) -> str:
 
 
 def _console() -> Any:
-    """A console on stdout that never wraps what a program will read."""
+    """A console on stdout that wraps nothing: a broken id or number is no use to anybody."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 2000)
+    return Console(file=sys.stdout, highlight=False, width=100_000)

@@ -19,19 +19,29 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import lmdb
 
-from flightstore.catalog.environment import Catalog
+from flightstore.catalog.environment import FULL_SHARE, Catalog
 from flightstore.catalog.transaction import Counters, WriteTransaction
-from flightstore.errors import CatalogFull, StoreAccessDenied, StoreClosed, StoreDamaged, WrongPidNamespace
+from flightstore.errors import (
+    CatalogFull,
+    FlightStoreError,
+    NotAStore,
+    StoreAccessDenied,
+    StoreClosed,
+    StoreDamaged,
+    WrongPidNamespace,
+)
 from flightstore.lifecycle import layout
 from flightstore.memory import kernel
 from flightstore.memory.allocator import size_class
@@ -43,8 +53,10 @@ from flightstore.memory.leases import ClientFile, LeaseTable, new_client_file
 __all__ = ["Connection", "connection_for", "release_connection"]
 
 T = TypeVar("T")
+NO_ROOM = layout.NO_ROOM
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 _UNDO_WAIT_S = 0.5
+_PAGES_WAIT_S = 2.0
 
 
 class Connection:
@@ -57,15 +69,17 @@ class Connection:
         self.capacity_bytes = identity.capacity_bytes
         self.busy_timeout_s = busy_timeout_s
         self.mode = layout.file_mode(path)
-        self.catalog = Catalog(os.path.join(path, "catalog"), identity.catalog_bytes, self.mode)
+        self.catalog = Catalog(
+            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, self._refuse_replaced
+        )
         self.arena = Arena(os.path.join(path, "arena"), identity.arena_bytes)
         self.clients = Clients(path)
         self.handles = 0
         self.builders: weakref.WeakSet[BuilderRange] = weakref.WeakSet()
         self.abandoned: deque[Callable[[WriteTransaction], object]] = deque()
         """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
-        self.transits: dict[int, tuple[int, int]] = {}
-        """Start -> (end, thread) of the ranges that threads of this process have in transit."""
+        self.moving: dict[int, list[int]] = {}
+        """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
         self.counters: Counters | None = None
         """The counters as of this process's last commit."""
         self._creates = 0
@@ -75,22 +89,75 @@ class Connection:
         kernel.register_membarrier()
 
     def _register(self) -> ClientFile:
-        """Make this process's client file; gives the reserve up when the file system has no other room."""
+        """Make this process's client file; gives the reserve up when the file system has no other room.
+
+        Raises:
+            StoreFull: it has no room at all.
+        """
+        self.refuse_destroyed()
         try:
-            file = new_client_file(self.path, self.mode)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.path, layout.RESERVE_FILE))
-            file = new_client_file(self.path, self.mode)
-        file.sign()
-        file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+            try:
+                return self._new_client()
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+            layout.give_up_reserve(self.path)
+            return self._new_client()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise layout.no_room_for(self.path, "a client file") from error
+
+    def _new_client(self) -> ClientFile:
+        file = self._published(lambda: new_client_file(self.path, self.mode), ClientFile.sign)
         self._client = file.client
         return file
+
+    def _published(self, make: Callable[[], ClientFile], finish: Callable[[ClientFile], None]) -> ClientFile:
+        """A client file where all others see it."""
+        while True:
+            file = make()
+            try:
+                finish(file)
+                file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+                return file
+            except FileNotFoundError:
+                # Between its making and its locking, a recovery may take a file for a dead process's.
+                file.discard()
+                if not os.path.isdir(self.clients.directory):
+                    raise
+            except BaseException:
+                file.discard()
+                raise
 
     @property
     def client(self) -> int:
         """This process's client id."""
         return self._client or self.leases.file.client
+
+    def refuse_destroyed(self) -> None:
+        """Refuse to go on once the store was destroyed.
+
+        Raises:
+            StoreClosed: it was.
+        """
+        if self.control.destroyed:
+            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+
+    def _refuse_replaced(self) -> None:
+        """Refuse to open by path what is not this store any more: another one may have been made there.
+
+        To open its catalog with our map size would cut it short under its users.
+        """
+        self.refuse_destroyed()
+        identity = self.control.identity
+        try:
+            now = Control(self.path).identity
+        except NotAStore:
+            now = None
+        if now != identity:
+            raise StoreClosed(f"the store {self.path} was removed", hint="connect again to make a new one")
+        layout.check_files(self.path, identity)
 
     # --- changing the store ---
 
@@ -102,6 +169,38 @@ class Connection:
             CatalogFull: the catalog has no room for the change.
             StoreClosed: the store was destroyed.
         """
+        try:
+            return self._write(work)
+        except CatalogFull as error:
+            return self._when_pages_return(error, lambda: self._write(work))
+
+    def exclusive(self, work: Callable[[], T]) -> T:
+        """Run `work` under the writers' lock; it may call `transact` several times, and is begun again when
+        the catalog had no room.
+        """
+        try:
+            return self._exclusive(work)
+        except CatalogFull as error:
+            return self._when_pages_return(error, lambda: self._exclusive(work))
+
+    def _when_pages_return(self, error: CatalogFull, again: Callable[[], T]) -> T:
+        """Try again while it is not records that fill the catalog, but old pages kept for a reader.
+
+        As a rule the scheduler has only taken its turn away between two lines; meanwhile others write on, and
+        in a small catalog a few hundred transactions use all pages up. A reader that was stopped for longer is
+        named by the error.
+        """
+        deadline = time.monotonic() + min(self.busy_timeout_s, _PAGES_WAIT_S)
+        while error.catalog_used_bytes < FULL_SHARE * error.catalog_bytes and time.monotonic() < deadline:
+            self.catalog.clear_stale_readers()
+            time.sleep(0.001)
+            try:
+                return again()
+            except CatalogFull as still:
+                error = still
+        raise error
+
+    def _write(self, work: Callable[[WriteTransaction], T]) -> T:
         lock = self.control.lock
         lock.refuse_reentry()
         try:
@@ -110,8 +209,7 @@ class Connection:
         finally:
             lock.release()
 
-    def exclusive(self, work: Callable[[], T]) -> T:
-        """Run `work` under the writers' lock; it may call `transact` several times."""
+    def _exclusive(self, work: Callable[[], T]) -> T:
         lock = self.control.lock
         lock.refuse_reentry()
         try:
@@ -122,8 +220,7 @@ class Connection:
 
     def transact(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one write transaction. Requires the writers' lock."""
-        if self.control.destroyed:
-            raise StoreClosed(f"the store {self.path} was destroyed", hint="connect again to make a new one")
+        self.refuse_destroyed()
         txn = None
         try:
             with self.catalog.gate:
@@ -137,11 +234,12 @@ class Connection:
                     transaction.finish()
                     txn.commit()
                     for _ in range(undone):
-                        self.abandoned.popleft()
+                        self.abandoned.popleft()  # not earlier: the transaction might not have been
                 finally:
                     if txn is not None:
                         txn.abort()
         except lmdb.MapFullError as error:
+            self.catalog.clear_stale_readers()  # the next try may use what the dead held
             raise self.catalog_full() from error
         self._publish(transaction)
         return result
@@ -153,12 +251,12 @@ class Connection:
             undo(transaction)
         return len(abandoned)
 
-    def undo(self, step: Callable[[WriteTransaction], object]) -> None:
+    def undo(self, steps: Iterable[Callable[[WriteTransaction], object]]) -> None:
         """Undo something because of an exception that is on its way: soon, or in this process's next write.
 
         Does not wait long, and raises nothing of its own but interrupts.
         """
-        self.abandoned.append(step)
+        self.abandoned.extend(steps)
         lock = self.control.lock
         if lock.held_by_this_thread():
             return
@@ -264,16 +362,19 @@ class Connection:
         self.catalog.gate.acquire()
         self.leases.freeze()
         self.catalog.close()
-        self._childs_file = self._copy_leases() if self.leases.in_use else None
+        # What a destroyed store held is never reused: its views need no protection in the child either.
+        wanted = self.leases.in_use and not self.control.destroyed
+        self._childs_file = self._copy_leases() if wanted else None
 
     def _copy_leases(self) -> ClientFile | None:
         try:
-            file = self.leases.copy_for_child(self.path, self.mode)
-            file.publish(os.path.join(self.clients.directory, f"{file.client:016x}"))
+            file = self._published(
+                lambda: self.leases.copy_for_child(self.path, self.mode), lambda unsigned: None
+            )
         except OSError as error:
             # Without a file of its own the child is protected by ours, as long as we live and stay frozen.
             self.leases.freeze_for_good()
-            warnings.warn(f"no client file for a forked child: {error}", ResourceWarning, stacklevel=3)
+            _fork_problems.append(f"no client file for a forked child: {error}")
             return None
         return file
 
@@ -293,7 +394,7 @@ class Connection:
         self.catalog.abandon_after_fork()
         self.clients.reset_after_fork()
         self.abandoned.clear()
-        self.transits.clear()
+        self.moving.clear()
         self.leases.adopt(childs_file)
         self._client = childs_file.client if childs_file else 0
         if childs_file is None:
@@ -312,6 +413,8 @@ class Connection:
 
 _connections: dict[bytes, Connection] = {}
 _registry = threading.RLock()
+_fork_problems: list[str] = []
+"""What went wrong in the hooks before a fork, to be warned of after it."""
 
 
 def connection_for(path: str, busy_timeout_s: float) -> Connection:
@@ -331,26 +434,39 @@ def connection_for(path: str, busy_timeout_s: float) -> Connection:
         connection = _connections.get(identity.nonce)
         if connection is None:
             connection = _connections[identity.nonce] = _open(path, control, busy_timeout_s)
+        connection.busy_timeout_s = busy_timeout_s
         connection.handles += 1
         return connection
 
 
 def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:
     try:
+        layout.check_files(path, control.identity)  # before anything is mapped
         connection = Connection(path, control, busy_timeout_s)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
         with connection.catalog.gate:
             connection.catalog.environment()
         _ = connection.client
-    except PermissionError as error:
-        raise StoreAccessDenied(
+    except BaseException as error:
+        connection.catalog.close()  # one environment per process: it must not live on in a traceback
+        if isinstance(error, OSError) and not isinstance(error, FlightStoreError):
+            raise _unusable(path, error) from error
+        raise
+    return connection
+
+
+def _unusable(path: str, error: OSError) -> FlightStoreError:
+    """What an error of the file system means to somebody who connects."""
+    if isinstance(error, FlightStoreError):
+        return error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreAccessDenied(
             f"no permission to use the store {path}: {error}",
             hint="direct clients need read and write permission on its directory and files",
-        ) from error
-    except lmdb.Error as error:
-        raise StoreDamaged(
-            f"the catalog of {path} cannot be opened: {error}", hint="run 'flightstore doctor'"
-        ) from error
-    return connection
+        )
+    return StoreDamaged(f"the store {path} cannot be used: {error}", hint="run 'flightstore doctor'")
 
 
 def release_connection(connection: Connection) -> None:
@@ -374,11 +490,14 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     _each(Connection.after_fork_in_parent)
     _registry.release()
+    while _fork_problems:  # only now: where warnings are errors, one raised earlier would leave locks held
+        warnings.warn(_fork_problems.pop(), ResourceWarning, stacklevel=2)
 
 
 def _after_fork_in_child() -> None:
     global _registry
     _registry = threading.RLock()
+    _fork_problems.clear()
     _each(Connection.after_fork_in_child)
 
 

@@ -17,9 +17,11 @@ from flightstore.memory.control import Control
 __all__ = ["give_back", "make_cold", "make_warm", "take"]
 
 
-def take(tx: WriteTransaction, nbytes: int, align: int = allocator.UNIT) -> Extent | None:
-    """Allocate an extent with one user; None when no warm range was found that fits."""
-    plan = allocator.allocate(tx.warm, nbytes, align=align)
+def take(
+    tx: WriteTransaction, nbytes: int, align: int = allocator.UNIT, looks: int | None = allocator.LOOKS
+) -> Extent | None:
+    """Allocate an extent with one user; None when no warm range was found that fits (`allocate`)."""
+    plan = allocator.allocate(tx.warm, nbytes, align=align, looks=looks)
     if plan is None:
         return None
     tx.warm.apply(plan.edit.removed, plan.edit.added)

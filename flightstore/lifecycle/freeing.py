@@ -85,7 +85,7 @@ def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
     def both_steps() -> int:
         probed = conn.transact(lambda tx: _mark(tx, session, refs))
         kernel.membarrier()
-        held = conn.clients.held()
+        held = conn.clients.held_by_living({record.serial for record in probed.values()})
         return conn.transact(lambda tx: _settle(tx, session, probed, held))
 
     count = conn.exclusive(both_steps)

@@ -19,7 +19,6 @@ from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters, extent_of, transit_of
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory.allocator import size_class
-from flightstore.memory.clients import client_id
 from flightstore.memory.rangemap import tiling_problems
 
 __all__ = ["Finding", "fsck"]
@@ -198,9 +197,8 @@ def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:
     for serial, count in conn.clients.counts().items():
         if serial not in known and serial < picture.counters.next_serial and _settled(conn, serial):
             yield Finding("leases", f"{count} leases are held on the object number {serial}, which was freed")
-    for name in conn.clients.names():
-        if not client_id(name):
-            yield Finding("clients", f"the file {name!r} in clients/ is not a client's")
+    for name in conn.clients.foreign():
+        yield Finding("clients", f"the file {name!r} in clients/ is not a client's")
 
 
 def _settled(conn: Connection, serial: int) -> bool:

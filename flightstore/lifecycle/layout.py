@@ -2,11 +2,11 @@
 
     control    identity, writers' lock, usage, bells        clients/   one file per client
     arena      the payload                                  new/       client files being made
-    catalog/   the LMDB environment                         reserve    spare bytes for the day the file system
-    is full
+    catalog/   the LMDB environment                         reserve    spare bytes, for a full file system
 
 A store is made under a lock on its directory, and its control file comes last, by rename: a directory without
-one is not a store yet, whatever else is in it, and the next to connect starts over.
+one is not a store yet. What is made first, and removed last, is ``control.new``: it says that whatever else
+is there is ours and unfinished, and the next to connect starts over. Without it nothing is ever removed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from collections.abc import Iterator
 
 from flightstore import config
 from flightstore.catalog import keys
-from flightstore.catalog.environment import create_catalog
+from flightstore.catalog.environment import LOCK_FILE_BYTES, create_catalog
 from flightstore.catalog.transaction import Counters
-from flightstore.errors import InvalidArgument, NotAStore, StoreAccessDenied, StoreFull
+from flightstore.errors import InvalidArgument, NotAStore, StoreAccessDenied, StoreDamaged, StoreFull
 from flightstore.memory import cgroup, kernel
 from flightstore.memory.allocator import size_class
 from flightstore.memory.arena import create_arena
-from flightstore.memory.control import CONTROL_BYTES, Identity, write_control
+from flightstore.memory.control import CONTROL_BYTES, Control, Identity, write_control
 
 __all__ = ["RESERVE_FILE", "ensure_store", "file_mode", "remove_store", "rounded_capacity"]
 
 RESERVE_FILE = "reserve"
 RESERVE_BYTES = 256 << 10
-_OUR_FILES = frozenset({"control", "control.new", "arena", "catalog", "clients", "new", RESERVE_FILE})
+UNFINISHED = "control.new"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+"""What the system says when it has no memory for a file."""
+_OUR_FILES = frozenset({"control", UNFINISHED, "arena", "catalog", "clients", "new", RESERVE_FILE})
 
 
 def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None:
@@ -44,72 +47,139 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         StoreFull: the memory file system has no room for its catalog.
         StoreAccessDenied: no permission.
     """
-    if os.path.exists(os.path.join(path, "control")):
+    if _has_control(path):
         return
     if not create:
         raise NotAStore(f"there is no store at {path}", hint="connect without create=False to make one")
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        with _locked(path):
-            if not os.path.exists(os.path.join(path, "control")):
-                _make(path, capacity_bytes)
+        while not _made(path, capacity_bytes):
+            pass
     except FileExistsError as error:
         raise NotAStore(f"{path} is a file, not a directory", hint="name a directory") from error
+    except NotADirectoryError as error:
+        raise NotAStore(f"{path} lies below a file", hint="name a directory") from error
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            needed = config.catalog_bytes_for(capacity_bytes or 0)
+            raise no_room_for(path, f"a new store: its catalog alone takes {needed:,} bytes") from error
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise StoreAccessDenied(
+            f"no permission to make a store at {path}: {error.strerror}",
+            hint="name a directory that you may write to",
+        ) from error
+
+
+def _has_control(path: str) -> bool:
+    """Whether there is a control file.
+
+    Raises:
+        StoreAccessDenied: the directory may not be searched.
+    """
+    try:
+        os.stat(os.path.join(path, "control"))
     except PermissionError as error:
         raise StoreAccessDenied(
-            f"no permission to make a store at {path}", hint="name a directory that you may write to"
+            f"no permission to use the store {path}", hint="direct clients need its directory's permissions"
         ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _no_room(path, capacity_bytes) from error
+    except OSError:
+        return False
+    return True
 
 
-def _no_room(path: str, capacity_bytes: int | None) -> StoreFull:
-    figures = os.statvfs(path)
+def _made(path: str, capacity_bytes: int | None) -> bool:
+    """Make the store unless somebody was faster; False when its directory was removed meanwhile: again."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
+        # The lock may be that of a directory which its destroyer has removed since it was opened.
+        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return False
+        if not os.path.exists(os.path.join(path, "control")):
+            _make(path, capacity_bytes)
+        return True
+    return False
+
+
+def no_room_for(path: str, what: str) -> StoreFull:
+    """The error for a file system that has no room for one of our files."""
+    existing = path
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    figures = os.statvfs(existing)
     free = figures.f_bavail * figures.f_frsize
-    needed = config.catalog_bytes_for(capacity_bytes or 0)
+    inodes = ", and no inodes" if figures.f_files and not figures.f_favail else ""
     error = StoreFull(
-        f"the file system of {path} has no room for a new store: "
-        f"its catalog alone takes {needed:,} bytes, {free:,} are free",
+        f"the file system of {path} has no room for {what}; {free:,} bytes are free{inodes}",
         hint="free memory there ('flightstore doctor' lists forgotten stores), or name another directory",
     )
-    error.asked_bytes, error.free_bytes = needed, free
+    error.free_bytes = free
     return error
 
 
+def check_files(path: str, identity: Identity) -> None:
+    """Compare the files' sizes with the identity: a file cut short would be a SIGBUS later.
+
+    Raises:
+        StoreDamaged: one is missing or too short.
+    """
+    expected = {
+        "arena": identity.arena_bytes,
+        "catalog/data.mdb": identity.catalog_bytes,
+        "catalog/lock.mdb": LOCK_FILE_BYTES,
+        "clients": 0,
+        "new": 0,
+    }
+    for name, nbytes in expected.items():
+        try:
+            found = os.stat(os.path.join(path, name)).st_size
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _damaged(path, f"{name} is missing") from error
+        if found < nbytes:
+            raise _damaged(path, f"{name} has {found:,} bytes instead of {nbytes:,}")
+
+
+def _damaged(path: str, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"the store {path} is damaged: {what}",
+        hint=f"nothing was changed; if nobody uses it any more, remove it with rm -r {path}",
+    )
+
+
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
+def _locked(path: str) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
 def _make(path: str, capacity_bytes: int | None) -> None:
     """Make all files, the control file last. Requires the lock on the directory."""
-    foreign = set(os.listdir(path)) - _OUR_FILES
+    there = set(os.listdir(path))
+    foreign = there - _OUR_FILES if UNFINISHED in there else there
     if foreign:
         raise NotAStore(
             f"{path} is not a store and not empty: it holds {min(foreign)!r}",
             hint="name a directory that does not exist yet, or an empty one",
         )
+    mode = file_mode(path)
+    os.close(os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
     _clear(path)
     capacity = _checked_capacity(path, capacity_bytes)
     arena_bytes = config.ADDRESSES_PER_BYTE * capacity
     catalog_bytes = config.catalog_bytes_for(capacity)
-    mode = file_mode(path)
     try:
         _make_files(path, arena_bytes, catalog_bytes, mode)
         identity = Identity(
             capacity, arena_bytes, catalog_bytes, kernel.pid_namespace(), time.time_ns(), 0, os.urandom(16)
         )
-        write_control(os.path.join(path, "control.new"), identity, mode)
-        os.rename(os.path.join(path, "control.new"), os.path.join(path, "control"))
+        write_control(os.path.join(path, UNFINISHED), identity)
+        os.rename(os.path.join(path, UNFINISHED), os.path.join(path, "control"))
     except BaseException:
         _clear(path)
+        os.unlink(os.path.join(path, UNFINISHED))
         raise
 
 
@@ -140,6 +210,23 @@ def reserve_file(path: str, mode: int) -> None:
         os.close(descriptor)
 
 
+def restore_reserve(path: str, mode: int) -> None:
+    """Make the reserve again where it was given up, once the file system has room for it."""
+    file = os.path.join(path, RESERVE_FILE)
+    try:
+        if os.path.exists(file) and os.stat(file).st_size >= RESERVE_BYTES:
+            return
+        reserve_file(path, mode)
+    except OSError:
+        give_up_reserve(path)  # an empty file would look like a reserve
+
+
+def give_up_reserve(path: str) -> None:
+    """Remove the reserve, so that its bytes can be used."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, RESERVE_FILE))
+
+
 def _checked_capacity(path: str, capacity_bytes: int | None) -> int:
     capacity = capacity_bytes if capacity_bytes is not None else _default_capacity(path)
     if capacity < config.MIN_CAPACITY_BYTES:
@@ -164,7 +251,8 @@ def _default_capacity(path: str) -> int:
 
 
 def _clear(path: str) -> None:
-    for name in _OUR_FILES:
+    """Remove all our files but the one that says they are ours."""
+    for name in _OUR_FILES - {UNFINISHED}:
         target = os.path.join(path, name)
         if os.path.isdir(target):
             shutil.rmtree(target)
@@ -178,16 +266,19 @@ def file_mode(path: str) -> int:
     return os.stat(path).st_mode & 0o666
 
 
-def remove_store(path: str) -> None:
-    """Remove a store's files, the control file first, and its directory unless it is a mount point or holds
-    more.
+def remove_store(path: str, nonce: bytes) -> None:
+    """Remove a store's files, and its directory unless it is a mount point or holds more.
+
+    Does nothing when the store is gone already, or another one was made in its place.
     """
-    with _locked(path):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(path, "control"))
+    with contextlib.suppress(FileNotFoundError, NotAStore), _locked(path):
+        if Control(path).identity.nonce != nonce:
+            return
+        os.rename(os.path.join(path, "control"), os.path.join(path, UNFINISHED))
         _clear(path)
-    with contextlib.suppress(OSError):
-        os.rmdir(path)
+        os.unlink(os.path.join(path, UNFINISHED))
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 def looks_like_store(path: str) -> bool:

@@ -161,6 +161,7 @@ def wait_for(conn: Connection, session: int, ref: Ref, deadline: float | None) -
         left = 1.0 if deadline is None else deadline - time.monotonic()
         if left <= 0:
             return None
+        conn.refuse_destroyed()
         conn.control.sleep(bell, seen, left)
 
 
@@ -178,6 +179,7 @@ def wait_among(
         left = 1.0 if deadline is None else deadline - time.monotonic()
         if sum(flags) >= needed or left <= 0:
             return flags
+        conn.refuse_destroyed()
         missing = {bell for bell, ready in zip(bells, flags, strict=True) if not ready}
         conn.control.sleep_any({bell: seen[bell] for bell in missing}, left)
 

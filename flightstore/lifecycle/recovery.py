@@ -15,9 +15,6 @@ The writers' lock and LMDB's transaction need nothing: the lock passes on, the t
 
 from __future__ import annotations
 
-import contextlib
-import os
-
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_PROBING, decode_record
 from flightstore.catalog.transaction import WriteTransaction
@@ -29,11 +26,18 @@ from flightstore.types import RecoverReport
 __all__ = ["recover"]
 
 
-def recover(conn: Connection) -> RecoverReport:
-    """Reclaim what dead clients left and what deleted objects no longer need."""
+def recover(conn: Connection, *, thorough: bool = True) -> RecoverReport:
+    """Reclaim what dead clients left and what deleted objects no longer need.
+
+    Args:
+        conn: The store.
+        thorough: Look at every object, also when no client has died. Who waits for room does this many times
+            a second, and need not.
+    """
     stale = conn.catalog.clear_stale_readers()
     dead = conn.clients.dead()
-    aborted, unmarked, ranges = conn.write(lambda tx: _disown(conn, tx, set(dead)))
+    unmark = thorough or bool(dead)
+    aborted, unmarked, ranges = conn.write(lambda tx: _disown(conn, tx, set(dead), unmark))
     _return_ranges(conn, ranges)
     conn.exclusive(lambda: _remove_clients(conn, dead))
     objects, freed = freeing.sweep(conn)
@@ -50,7 +54,12 @@ def recover(conn: Connection) -> RecoverReport:
     )
 
 
-def _disown(conn: Connection, tx: WriteTransaction, dead: set[str]) -> tuple[int, int, list[tuple[int, int]]]:
+_Transit = tuple[int, int, int, int]  # start, end, kind, client
+
+
+def _disown(
+    conn: Connection, tx: WriteTransaction, dead: set[str], unmark: bool
+) -> tuple[int, int, list[_Transit]]:
     """Abort pending objects of dead clients, unmark, and say which ranges are to be repaired."""
     living = {client_id(name) for name in conn.clients.names() if name not in dead}
     aborted = 0
@@ -58,8 +67,16 @@ def _disown(conn: Connection, tx: WriteTransaction, dead: set[str]) -> tuple[int
         if decode_record(raw).client not in living:
             session, object_id = int.from_bytes(key[1:5], "big"), key[5:]
             aborted += tx.abort_pending(session, object_id)
-    ranges = [(start, end) for start, end, _, client in tx.transits() if client not in living]
-    return aborted, _unmark_all(tx), ranges
+    ranges = [transit for transit in tx.transits() if _is_left_over(conn, transit, living)]
+    return aborted, _unmark_all(tx) if unmark else 0, ranges
+
+
+def _is_left_over(conn: Connection, transit: _Transit, living: set[int]) -> bool:
+    """Whether nobody is moving the range any more: its client is dead, or it is ours and was interrupted."""
+    start, _, _, client = transit
+    if client == conn.client:
+        return start not in conn.moving
+    return client not in living
 
 
 def _unmark_all(tx: WriteTransaction) -> int:
@@ -73,14 +90,14 @@ def _unmark_all(tx: WriteTransaction) -> int:
     return count
 
 
-def _return_ranges(conn: Connection, ranges: list[tuple[int, int]]) -> None:
+def _return_ranges(conn: Connection, ranges: list[_Transit]) -> None:
     """Punch what dead clients had in transit, and return it to the cold ranges."""
 
     def both_steps() -> None:
         # Under the lock: two recoveries at once must not punch a range that the other has returned and a
-        # third one uses.
-        still = conn.transact(lambda tx: [one for one in ranges if tx.has_transit(one[0])])
-        for start, end in still:
+        # third one uses. The whole record is compared: a living client may be growing from the same address.
+        still = conn.transact(lambda tx: [one for one in tx.transits() if one in ranges])
+        for start, end, _, _ in still:
             conn.arena.punch(start, end - start)
         conn.transact(lambda tx: _make_cold(tx, still))
 
@@ -88,8 +105,8 @@ def _return_ranges(conn: Connection, ranges: list[tuple[int, int]]) -> None:
         conn.exclusive(both_steps)
 
 
-def _make_cold(tx: WriteTransaction, ranges: list[tuple[int, int]]) -> None:
-    for start, end in ranges:
+def _make_cold(tx: WriteTransaction, ranges: list[_Transit]) -> None:
+    for start, end, _, _ in ranges:
         extents.make_cold(tx, start, end)
 
 
@@ -100,6 +117,4 @@ def _remove_clients(conn: Connection, dead: list[str]) -> None:
 
 def _restore_reserve(conn: Connection) -> None:
     """Make the reserve again, once the file system has room for it."""
-    if not os.path.exists(os.path.join(conn.path, layout.RESERVE_FILE)):
-        with contextlib.suppress(OSError):
-            layout.reserve_file(conn.path, conn.mode)
+    layout.restore_reserve(conn.path, conn.mode)

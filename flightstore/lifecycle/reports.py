@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fnmatch
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ from flightstore.catalog.environment import scan
 from flightstore.catalog.records import ObjectRecord, decode_record
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters
+from flightstore.lifecycle import reading
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import kernel
 from flightstore.memory.allocator import size_class
@@ -22,9 +24,11 @@ from flightstore.types import Holder, ObjectID, ObjectInfo, StoreStats
 __all__ = ["holders", "info", "list_objects", "usage"]
 
 
-def info(object_id: bytes, record: ObjectRecord, state: str, counts: Counter[int]) -> ObjectInfo:
-    """One object as users see it."""
-    raw = record.metadata  # what is too long for the record is read with the object, under its lease
+def info(
+    conn: Connection, session: int, object_id: bytes, record: ObjectRecord, counts: Counter[int]
+) -> ObjectInfo:
+    """One sealed object as users see it."""
+    raw = record.metadata if record.metadata_at is None else _long_metadata(conn, session, object_id, record)
     return ObjectInfo(
         id=ObjectID(object_id),
         name=record.names[0] if record.names else None,
@@ -35,9 +39,18 @@ def info(object_id: bytes, record: ObjectRecord, state: str, counts: Counter[int
         creator_pid=record.creator_pid,
         refs=counts[record.serial],
         pinned=record.pins > 0,
-        state=state,
+        state="sealed",
         metadata=msgspec.msgpack.decode(raw) if raw else None,
     )
+
+
+def _long_metadata(conn: Connection, session: int, object_id: bytes, record: ObjectRecord) -> bytes:
+    """Metadata that lie behind the payload, read under a lease; empty when the object is gone by now."""
+    acquired = reading.acquire(conn, session, ObjectID(object_id))
+    if acquired is None or acquired[1].serial != record.serial or record.metadata_at is None:
+        return b""
+    at, length = record.metadata_at
+    return ctypes.string_at(conn.arena.address + record.extents[0].offset + at, length)
 
 
 def list_objects(conn: Connection, session: int, pattern: str | None) -> list[ObjectInfo]:
@@ -51,7 +64,7 @@ def list_objects(conn: Connection, session: int, pattern: str | None) -> list[Ob
             if any(fnmatch.fnmatchcase(name, pattern) for name in record.names)
         ]
     counts = conn.clients.counts()
-    found = [info(object_id, record, "sealed", counts) for object_id, record in records]
+    found = [info(conn, session, object_id, record, counts) for object_id, record in records]
     return sorted(found, key=lambda one: (one.name is None, one.name or "", one.id))
 
 

@@ -18,17 +18,16 @@ going.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import functools
-import threading
 import time
+from collections.abc import Iterator
 
 from flightstore.catalog.transaction import GROWING, PUNCHING, WriteTransaction
 from flightstore.errors import StoreFull
 from flightstore.lifecycle import extents, freeing, recovery, reports
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, cgroup
-from flightstore.memory.arena import Arena
 from flightstore.memory.control import Control
 
 __all__ = ["make_room", "store_full"]
@@ -38,7 +37,7 @@ _STEPS_PER_STORE = 64
 _POLL_S = 0.05  # leases are given back without a bell: look again this often while waiting for room
 
 
-def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None) -> None:
+def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None, patience: float) -> bool:
     """Make it likely that `take` succeeds; the caller tries again until it does.
 
     Args:
@@ -46,6 +45,11 @@ def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None)
         nbytes: What could not be taken.
         align: Its alignment.
         deadline: When (monotonic seconds) to stop waiting for others to free something; None never stops.
+        patience: When to stop waiting, whatever the deadline, for others who are changing what backs a range:
+            that takes milliseconds, unless they were stopped in the middle of it.
+
+    Returns:
+        Whether the next try should look at every range (``take(..., looks=None)``): only that finds it.
 
     Raises:
         StoreFull: there is no room, and waiting is over.
@@ -54,22 +58,32 @@ def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None)
         raise store_full(conn, nbytes)
     stay = conn.leases.stay()  # what is in transit lives as long as its client file
     try:
-        _make_room(conn, nbytes, align, deadline)
-    except BaseException:
-        _give_up(conn)
-        raise
+        return _make_room(conn, nbytes, align, deadline, patience)
     finally:
         del stay
 
 
-def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None) -> None:
+def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None, patience: float) -> bool:
     if freeing.sweep(conn)[1] and _fits(conn, nbytes, align):
-        return
-    if _grow(conn, nbytes, align) or _punch_and_grow(conn, nbytes, align):
-        return
-    if recovery.recover(conn).freed_bytes or _fits(conn, nbytes, align, looks=None):
-        return
-    _wait_for_room(conn, nbytes, deadline)
+        return False
+    refusal: _NotBacked | None = None
+    try:
+        if _grow(conn, nbytes, align) or _punch_and_grow(conn, nbytes, align):
+            return False
+    except _NotBacked as error:
+        refusal = error
+    if recovery.recover(conn, thorough=False).freed_bytes:
+        return False
+    if _fits(conn, nbytes, align, looks=None):
+        return True
+    _wait_for_room(conn, nbytes, align, deadline, patience, refusal)
+    return False
+
+
+class _NotBacked(Exception):
+    """The system gave no memory for a range, though the capacity allows it. Its text says why."""
+
+    hint = ""
 
 
 def _fits(conn: Connection, nbytes: int, align: int, looks: int | None = allocator.LOOKS) -> bool:
@@ -78,31 +92,6 @@ def _fits(conn: Connection, nbytes: int, align: int, looks: int | None = allocat
 
 def _step(conn: Connection) -> int:
     return max(_MIN_STEP, min(conn.capacity_bytes // _STEPS_PER_STORE, _MAX_STEP))
-
-
-# --- transit ---
-
-
-def _begin_transit(conn: Connection, tx: WriteTransaction, start: int, end: int, kind: int) -> None:
-    """Record a range in the catalog and, before that is committed, in this process."""
-    tx.add_transit(start, end, kind, conn.client)
-    conn.transits[start] = end, threading.get_ident()
-
-
-def _give_up(conn: Connection) -> None:
-    """An exception is on its way: what this thread has in transit becomes cold."""
-    me = threading.get_ident()
-    mine = [(start, end) for start, (end, thread) in list(conn.transits.items()) if thread == me]
-    for start, end in mine:
-        conn.transits.pop(start, None)
-        conn.undo(functools.partial(_make_cold, conn.arena, conn.client, start, end))
-
-
-def _make_cold(arena: Arena, client: int, start: int, end: int, tx: WriteTransaction) -> None:
-    """Return a range in transit to the cold ones, if this client still has it."""
-    if (start, end, client) in ((one[0], one[1], one[3]) for one in tx.transits()):
-        arena.punch(start, end - start)
-        extents.make_cold(tx, start, end)
 
 
 # --- growing ---
@@ -123,37 +112,76 @@ def _plan(
 
 
 def _grow(conn: Connection, nbytes: int, align: int) -> bool:
-    """Back fresh addresses; False when capacity or addresses do not allow it."""
-    grown = conn.write(lambda tx: _begin_growth(conn, tx, nbytes, align))
-    if grown is None:
-        return False
-    _back(conn, nbytes, *grown)
-    return True
+    """Back fresh addresses; False when capacity or addresses do not allow it.
+
+    A whole step first, since that is cheaper in the long run; then, when the system has no memory for that,
+    no more than is needed.
+
+    Raises:
+        _NotBacked: the system has no memory even for that.
+    """
+    try:
+        return _grow_by(conn, nbytes, align, _step(conn))
+    except _NotBacked:
+        return _grow_by(conn, nbytes, align, 0)
 
 
-def _begin_growth(conn: Connection, tx: WriteTransaction, nbytes: int, align: int) -> tuple[int, int] | None:
+def _grow_by(conn: Connection, nbytes: int, align: int, step_bytes: int) -> bool:
+    with _moving(conn) as mine:
+        grown = conn.write(lambda tx: _begin_growth(conn, tx, mine, nbytes, align, step_bytes))
+        if grown is None:
+            return False
+        _back(conn, *grown)
+        return True
+
+
+@contextlib.contextmanager
+def _moving(conn: Connection) -> Iterator[list[int]]:
+    """Collects the starts of the ranges that this call has in transit.
+
+    They are noted in ``conn.moving`` within the transaction that records them, and taken out however the
+    block is left. So a range in transit of our own client that is not noted there belongs to a call that was
+    interrupted, at whatever instruction, and recovery may return it.
+    """
+    mine: list[int] = []
+    try:
+        yield mine
+    finally:
+        for start in mine:
+            if conn.moving.get(start) is mine:
+                del conn.moving[start]
+
+
+def _note(conn: Connection, mine: list[int], start: int) -> None:
+    mine.append(start)
+    conn.moving[start] = mine
+
+
+def _begin_growth(
+    conn: Connection, tx: WriteTransaction, mine: list[int], nbytes: int, align: int, step_bytes: int
+) -> tuple[int, int] | None:
     """Put a cold range into transit, if one can be backed without punching others first."""
-    plan = _plan(conn, tx, nbytes, align, _step(conn))
+    plan = _plan(conn, tx, nbytes, align, step_bytes)
     if plan is None or plan.lacking_bytes:
         return None
+    _note(conn, mine, plan.start)
     tx.cold.apply(plan.edit.removed, plan.edit.added)
-    _begin_transit(conn, tx, plan.start, plan.end, GROWING)
+    tx.add_transit(plan.start, plan.end, GROWING, conn.client)
     tx.counters.backed_bytes += plan.end - plan.start
     return plan.start, plan.end
 
 
-def _back(conn: Connection, nbytes: int, start: int, end: int) -> None:
+def _back(conn: Connection, start: int, end: int) -> None:
     """Back a range that is in transit with memory, and make it warm."""
     try:
-        _check_cgroup(conn, end - start)
+        _check_cgroup(end - start)
         conn.arena.reserve(start, end - start)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
-            _give_up(conn)  # before the figures of the error are read
-            raise _file_system_full(conn, nbytes, end - start) from error
+    except BaseException as error:
+        _undo_growth(conn, start, end)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+            raise _file_system_full(conn, end - start) from error
         raise
     conn.write(lambda tx: _end_growth(tx, start, end))
-    conn.transits.pop(start, None)
 
 
 def _end_growth(tx: WriteTransaction, start: int, end: int) -> None:
@@ -161,51 +189,70 @@ def _end_growth(tx: WriteTransaction, start: int, end: int) -> None:
         extents.make_warm(tx, start, end)
 
 
+def _undo_growth(conn: Connection, start: int, end: int) -> None:
+    conn.arena.punch(start, end - start)
+    conn.write(lambda tx: extents.make_cold(tx, start, end))
+
+
 # --- punching ---
 
 
 def _punch_and_grow(conn: Connection, nbytes: int, align: int) -> bool:
     """Turn unsuitable warm ranges cold until a growth fits; False when there is nothing to be had so."""
-    ranges = conn.write(lambda tx: _begin_punch(conn, tx, nbytes, align))
-    if not ranges:
-        return False
-    for start, end in ranges:
-        conn.arena.punch(start, end - start)
-    grown = conn.write(lambda tx: _end_punch(conn, tx, ranges, nbytes, align))
-    for start, _ in ranges:
-        if grown is None or start != grown[0]:
-            conn.transits.pop(start, None)
-    if grown is not None:
-        _back(conn, nbytes, *grown)
-        return True
-    return _grow(conn, nbytes, align)
+    with _moving(conn) as mine:
+        ranges = conn.write(lambda tx: _begin_punch(conn, tx, mine, nbytes, align))
+        if ranges:
+            for start, end in ranges:
+                conn.arena.punch(start, end - start)
+            grown = conn.write(lambda tx: _end_punch(conn, tx, mine, ranges, nbytes, align))
+            if grown is not None:
+                _back(conn, *grown)
+                return True
+    return bool(ranges) and _grow(conn, nbytes, align)
 
 
-def _begin_punch(conn: Connection, tx: WriteTransaction, nbytes: int, align: int) -> list[tuple[int, int]]:
-    """Put the warm ranges that are to be punched into transit."""
+def _plan_punch(
+    conn: Connection, tx: WriteTransaction, nbytes: int, align: int
+) -> tuple[allocator.Growth | None, allocator.Punch | None]:
+    """The growth that is wanted (None for lack of addresses), and what to punch for it (None: no use)."""
     plan = _plan(conn, tx, nbytes, align, step_bytes=0)
     wanted = plan.lacking_bytes if plan is not None else conn.arena.arena_bytes
     punch = allocator.plan_punch(tx.warm.largest_first(), wanted, keep_end=plan.start if plan else None)
-    if plan is not None and punch.freed_bytes < wanted:
+    enough = punch.freed_bytes >= wanted if plan is not None else punch.ranges
+    return plan, punch if enough else None
+
+
+def _begin_punch(
+    conn: Connection, tx: WriteTransaction, mine: list[int], nbytes: int, align: int
+) -> list[tuple[int, int]]:
+    """Put the warm ranges that are to be punched into transit."""
+    _, punch = _plan_punch(conn, tx, nbytes, align)
+    if punch is None:
         return []
     tx.warm.apply(punch.edit.removed, punch.edit.added)
     for start, end in punch.ranges:
-        _begin_transit(conn, tx, start, end, PUNCHING)
+        _note(conn, mine, start)
+        tx.add_transit(start, end, PUNCHING, conn.client)
     return list(punch.ranges)
 
 
 def _end_punch(
-    conn: Connection, tx: WriteTransaction, ranges: list[tuple[int, int]], nbytes: int, align: int
+    conn: Connection,
+    tx: WriteTransaction,
+    mine: list[int],
+    ranges: list[tuple[int, int]],
+    nbytes: int,
+    align: int,
 ) -> tuple[int, int] | None:
     """The punched ranges become cold. The growth is planned first, so that it comes out as when they were
     chosen.
     """
-    mine = [(start, end) for start, end in ranges if tx.has_transit(start)]
-    freed = sum(end - start for start, end in mine)
+    left = [(start, end) for start, end in ranges if tx.has_transit(start)]
+    freed = sum(end - start for start, end in left)
     tx.counters.backed_bytes -= freed
-    grown = _begin_growth(conn, tx, nbytes, align)
+    grown = _begin_growth(conn, tx, mine, nbytes, align, _step(conn))
     tx.counters.backed_bytes += freed
-    for start, end in mine:
+    for start, end in left:
         extents.make_cold(tx, start, end)
     return grown
 
@@ -213,36 +260,58 @@ def _end_punch(
 # --- waiting, giving up ---
 
 
-def _wait_for_room(conn: Connection, nbytes: int, deadline: float | None) -> None:
+def _wait_for_room(
+    conn: Connection,
+    nbytes: int,
+    align: int,
+    deadline: float | None,
+    patience: float,
+    refusal: _NotBacked | None,
+) -> None:
+    """Sleep until something may have become free, a moment at most; or give up."""
     now = time.monotonic()
-    if deadline is not None and now >= deadline and not conn.write(_others_in_transit):
-        raise store_full(conn, nbytes)
-    limit = now + conn.busy_timeout_s if deadline is None or deadline <= now else deadline
-    control = conn.control
-    seen = control.bell(Control.ROOM_BELL)
-    control.sleep(Control.ROOM_BELL, seen, min(_POLL_S, max(limit - now, 0.0)))
+    seen = conn.control.bell(Control.ROOM_BELL)
+    if deadline is not None and now >= deadline:
+        # Others may have changed the picture between our steps: what counts is one moment's.
+        if now >= patience or conn.write(lambda tx: _is_full(conn, tx, nbytes, align, refusal)):
+            raise _explained(store_full(conn, nbytes), refusal) from refusal
+        deadline = patience
+    left = _POLL_S if deadline is None else deadline - now
+    conn.control.sleep(Control.ROOM_BELL, seen, min(_POLL_S, left))
 
 
-def _others_in_transit(tx: WriteTransaction) -> bool:
-    """Whether somebody is changing the backing of a range at this moment: room may come of it at once."""
-    return bool(tx.transits())
+def _is_full(
+    conn: Connection, tx: WriteTransaction, nbytes: int, align: int, refusal: _NotBacked | None
+) -> bool:
+    """Whether nothing that we could do at this moment would make room."""
+    if tx.transits():
+        return False  # somebody is changing the backing of a range: room may come of it at once
+    if allocator.allocate(tx.warm, nbytes, align=align, looks=None) is not None:
+        return False
+    return refusal is not None or _plan_punch(conn, tx, nbytes, align)[1] is None
 
 
-def _check_cgroup(conn: Connection, nbytes: int) -> None:
+def _check_cgroup(nbytes: int) -> None:
     """Refuse a growth that would get this process killed for its control group's memory limit."""
     headroom = cgroup.headroom_bytes()
     if headroom is not None and headroom < nbytes:
-        error = store_full(conn, nbytes)
-        error.message += f"; this process's control group has {headroom:,} bytes of memory left"
+        error = _NotBacked(f"this process's control group has {headroom:,} bytes of memory left")
         error.hint = "raise the memory limit of the container, or free memory in it"
         raise error
 
 
-def _file_system_full(conn: Connection, nbytes: int, growth: int) -> StoreFull:
-    error = store_full(conn, nbytes)
+def _file_system_full(conn: Connection, growth: int) -> _NotBacked:
     free = conn.arena.free_file_system_bytes()
-    error.message += f"; the memory file system has {free:,} bytes free, {growth:,} were to be backed"
+    error = _NotBacked(f"the memory file system has {free:,} bytes free, {growth:,} were to be backed")
     error.hint = "something else fills the memory file system: free memory there, or delete objects"
+    return error
+
+
+def _explained(error: StoreFull, refusal: _NotBacked | None) -> StoreFull:
+    """The same error, with the system's reason."""
+    if refusal is not None:
+        error.message += f"; {refusal}"
+        error.hint = refusal.hint
     return error
 
 

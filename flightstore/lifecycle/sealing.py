@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +33,8 @@ from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
 __all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "give_up", "new_object", "put", "seal", "undoing"]
+
+T = TypeVar("T")
 
 SMALL_BYTES = 64 << 10
 """Payloads up to this size are written within the transaction that seals them."""
@@ -103,7 +105,7 @@ def new_object(
 def _encode_metadata(metadata: Any) -> bytes:
     try:
         encoded = msgspec.msgpack.encode(metadata)
-    except (TypeError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotStorable(
             f"metadata of type {type(metadata).__name__} cannot be stored: {error}",
             hint="use None, numbers, text, bytes, lists and dicts",
@@ -166,33 +168,51 @@ def _seal_all(
     those.
     """
 
-    def work(tx: WriteTransaction) -> None:
+    def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
             conn.check_catalog_room()
         for new in pending:
             _seal_pending(tx, new.session, new.id)
         for new in small:
-            _put_small(conn, tx, new)
+            _put_small(conn, tx, new, looks)
 
-    while True:
-        try:
-            return conn.write(work)
-        except _NoRoom:
-            sizes = (kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
-            room.make_room(conn, sum(sizes), allocator.UNIT, deadline)
+    needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
+    with_room(conn, work, needed, allocator.UNIT, deadline)
 
 
 class _NoRoom(Exception):
     """Leaves a transaction that found no room, changing nothing."""
 
 
-def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
+def with_room(
+    conn: Connection,
+    work: Callable[[WriteTransaction, int | None], T],
+    nbytes: int,
+    align: int,
+    deadline: float | None,
+) -> T:
+    """Run a transaction that allocates, making room between attempts.
+
+    `work` is told whether to look at every free range (``looks`` of `extents.take`).
+    """
+    patience: float | None = None
+    looks: int | None = allocator.LOOKS
+    while True:
+        try:
+            return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
+        except _NoRoom:
+            patience = patience or time.monotonic() + conn.busy_timeout_s
+            thorough = room.make_room(conn, nbytes, align, deadline, patience)
+            looks = None if thorough else allocator.LOOKS
+
+
+def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: int | None) -> None:
     if new.object_id is not None:
         _refuse_taken(tx, new.session, new.object_id)
     extent = None
     payload = new.payload
     if payload.size_bytes:
-        extent = extents.take(tx, payload.size_bytes)
+        extent = extents.take(tx, payload.size_bytes, looks=looks)
         if extent is None:
             raise _NoRoom
         copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
@@ -226,21 +246,17 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         ObjectExists, StoreFull, CatalogFull: there is no pending object then.
     """
 
-    def work(tx: WriteTransaction) -> Extent:
+    def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
         _refuse_taken(tx, new.session, new.id)
-        extent = extents.take(tx, max(new.payload.size_bytes, 1), align)
+        extent = extents.take(tx, max(new.payload.size_bytes, 1), align, looks=looks)
         if extent is None:
             raise _NoRoom
         new.serial = tx.next_serial()
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    while True:
-        try:
-            return conn.write(work)
-        except _NoRoom:
-            room.make_room(conn, max(new.payload.size_bytes, 1), align, deadline)
+    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
 
 
 def seal(conn: Connection, session: int, object_id: ObjectID) -> None:
@@ -279,9 +295,9 @@ def give_up(conn: Connection, objects: Sequence[NewObject]) -> None:
 
     Whatever happens meanwhile, no later than with this process's next write.
     """
-    for new in objects:
-        if new.serial:
-            conn.undo(undoing(new))
+    begun = [undoing(new) for new in objects if new.serial]
+    if begun:
+        conn.undo(begun)
 
 
 def undoing(new: NewObject) -> Callable[[WriteTransaction], object]:

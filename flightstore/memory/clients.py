@@ -1,8 +1,8 @@
 """All clients of a store, seen from one of them: who lives, who is dead, who holds what.
 
 A client is dead when its file's lock can be taken, or when the process named in its header is gone (a process
-forked by C code, which runs no hooks of ours, keeps the lock alive). Entries of a dead client count until
-`reap` removed its file.
+forked by C code, which runs no hooks of ours, keeps the lock alive). A dead client's references count for
+nobody who asks; its entries still keep memory from being freed until recovery has removed its file.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import contextlib
 import fcntl
 import mmap
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 
+from flightstore.errors import StoreClosed
 from flightstore.memory import kernel
 from flightstore.memory.leases import CLIENT_HEADER, CLIENT_MAGIC, FILE_BYTES, HEADER_WORDS, HIGH_WATER_WORD
 
 __all__ = ["ClientInfo", "Clients"]
+
+_CLIENT_NAME = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,25 @@ class Clients:
         self._maps: dict[str, memoryview] = {}
 
     def names(self) -> list[str]:
-        """The client files there are; forgets mappings of those that are gone."""
-        names = os.listdir(self.directory)
+        """The client files there are, no others; forgets mappings of those that are gone.
+
+        Raises:
+            StoreClosed: the store was destroyed.
+        """
+        try:
+            names = [name for name in os.listdir(self.directory) if client_id(name)]
+        except FileNotFoundError as error:
+            raise StoreClosed(
+                f"the store of {self.directory} was destroyed", hint="connect again to make a new one"
+            ) from error
         if len(self._maps) > len(names):
             for gone in self._maps.keys() - set(names):
                 self._maps.pop(gone, None)
         return names
+
+    def foreign(self) -> list[str]:
+        """Files in the directory that are not a client's. Nothing ever touches them."""
+        return [name for name in os.listdir(self.directory) if not client_id(name)]
 
     def _words(self, name: str) -> memoryview | None:
         words = self._maps.get(name)
@@ -80,17 +97,28 @@ class Clients:
         return serials
 
     def counts(self) -> Counter[int]:
-        """References per serial, over all clients."""
+        """References per serial, over all clients that live."""
         counts: Counter[int] = Counter()
         for name in self.names():
-            counts.update(self.entries(name))
-        del counts[0]
+            held = Counter(self.entries(name))
+            del held[0]
+            if held and self.alive(name):
+                counts.update(held)
         return counts
 
+    def held_by_living(self, serials: set[int]) -> set[int]:
+        """Which of these objects a client that lives holds. Exactness and requirement as for `held`."""
+        found: set[int] = set()
+        for name in self.names():
+            held = serials.intersection(self.entries(name))
+            if held and self.alive(name):
+                found |= held
+        return found
+
     def holders(self, serial: int) -> list[tuple[int, int]]:
-        """(pid, references) of every client that holds the object."""
+        """(pid, references) of every living client that holds the object."""
         found = ((name, self.entries(name).count(serial)) for name in self.names())
-        return [(self._pid(name), count) for name, count in found if count]
+        return [(self._pid(name), count) for name, count in found if count and self.alive(name)]
 
     def _pid(self, name: str) -> int:
         words = self._words(name)
@@ -123,7 +151,7 @@ class Clients:
         removed = 0
         for name in os.listdir(self.nursery):
             path = os.path.join(self.nursery, name)
-            if not _alive(path):
+            if client_id(name) and not _alive(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
                     removed += 1
@@ -138,10 +166,7 @@ class Clients:
 
 def client_id(name: str) -> int:
     """The client id that a file name stands for; 0 for a foreign file."""
-    try:
-        return int(name, 16)
-    except ValueError:
-        return 0
+    return int(name, 16) if _CLIENT_NAME.fullmatch(name) else 0
 
 
 def _map_file(path: str) -> memoryview | None:
@@ -180,4 +205,4 @@ def _process_lives(descriptor: int) -> bool:
     magic, _, pid, start, _, _ = CLIENT_HEADER.unpack(header)
     if magic != CLIENT_MAGIC or not pid:
         return True
-    return bool(kernel.process_start(pid) == start)
+    return kernel.process_start(pid) == start and not kernel.has_ended(pid)

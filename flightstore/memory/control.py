@@ -86,9 +86,9 @@ class Identity:
         return cls(*_IDENTITY.unpack(body)[3:])
 
 
-def write_control(path: str, identity: Identity, mode: int) -> None:
-    """Create the control file complete under `path`, its memory reserved."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+def write_control(path: str, identity: Identity) -> None:
+    """Write the control file, complete, into the empty file `path`, its memory reserved."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.posix_fallocate(descriptor, 0, CONTROL_BYTES)
         pages = mmap.mmap(descriptor, CONTROL_BYTES)

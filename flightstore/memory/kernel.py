@@ -19,6 +19,7 @@ __all__ = [
     "futex_wait",
     "futex_wait_any",
     "futex_wake",
+    "has_ended",
     "map_private_over",
     "membarrier",
     "pid_namespace",
@@ -210,6 +211,13 @@ def process_state(pid: int) -> str:
     """The process's state letter (R, S, D, T, Z, ...), or ``gone``."""
     fields = _stat_fields(pid)
     return fields[0] if fields else "gone"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process has ended, though its parent may not have waited for it yet."""
+    fields = _stat_fields(pid)
+    # A process whose first thread has ended says Z too, as long as others run: it counts its threads.
+    return fields is None or (fields[0] in ("Z", "X") and int(fields[17]) <= 1)
 
 
 def process_name(pid: int) -> str:

@@ -33,7 +33,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from flightstore.errors import FlightStoreError
+from flightstore.errors import FlightStoreError, StoreFull
 from flightstore.memory import kernel
 
 __all__ = ["CLIENT_HEADER", "ClientFile", "Lease", "LeaseTable", "new_client_file"]
@@ -191,9 +191,24 @@ class LeaseTable:
                         f"this process holds {used:,} references, the most there can be",
                         hint="release objects that are no longer used",
                     )
-                file.reserve(min(2 * file.reserved_entries, MAX_ENTRIES))
+                self._reserve_more(file)
             self._words[HIGH_WATER_WORD] = used + 1
             return HEADER_WORDS + used
+
+    @staticmethod
+    def _reserve_more(file: ClientFile) -> None:
+        """Reserve as many entries again; in a full file system, a page of them."""
+        try:
+            file.reserve(min(2 * file.reserved_entries, MAX_ENTRIES))
+        except OSError:
+            try:
+                file.reserve(min(file.reserved_entries + _FIRST_ENTRIES, MAX_ENTRIES))
+            except OSError as error:
+                raise StoreFull(
+                    f"no room for more references: this process holds {file.reserved_entries:,}, and the "
+                    f"memory file system has no page for another: {error.strerror}",
+                    hint="free memory there, or release objects that are no longer used",
+                ) from error
 
     # --- fork ---
 

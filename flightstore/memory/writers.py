@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from flightstore.errors import FlightStoreError, StoreBusy
+from flightstore.errors import FlightStoreError, StoreBusy, StoreDamaged
 from flightstore.memory import kernel
 
 __all__ = ["MUTEX_BYTES", "WritersLock"]
@@ -81,7 +81,11 @@ class WritersLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody holds it."""
-        return self._took(self._try())
+        try:
+            return self._took(self._try())
+        except BaseException:
+            self._settle()
+            raise
 
     def acquire(self, timeout_s: float) -> None:
         """Take the lock, waiting at most `timeout_s`. A holder that died counts as having released it.
@@ -90,9 +94,22 @@ class WritersLock:
             StoreBusy: another process kept it; names that process.
             FlightStoreError: this thread holds it already (a finalizer or signal handler came in the middle).
         """
-        code = self._try()
-        if code and not self._took(code) and not self._spin() and not self._wait(timeout_s):
-            raise self._busy(timeout_s)
+        try:
+            code = self._try()
+            if not code or self._took(code) or self._spin() or self._wait(timeout_s):
+                return
+        except BaseException:
+            self._settle()
+            raise
+        raise self._busy(timeout_s)
+
+    def _settle(self) -> None:
+        """After an interrupt: had the lock just come to us from a dead holder, say that all is consistent.
+
+        To unlock it without that would make it unusable for everybody, for ever.
+        """
+        if self._word.value & _THREAD_MASK == threading.get_native_id():
+            _libc.pthread_mutex_consistent(self._mutex)
 
     def _took(self, code: int) -> bool:
         if code == errno.EOWNERDEAD:
@@ -100,7 +117,7 @@ class WritersLock:
             _libc.pthread_mutex_consistent(self._mutex)
             return True
         if code and code not in (errno.EBUSY, errno.ETIMEDOUT):
-            raise OSError(code, f"writers' lock: {os.strerror(code)}")
+            raise StoreDamaged(f"the writers' lock is unusable: {os.strerror(code)}")
         return code == 0
 
     def _spin(self) -> bool:

@@ -79,7 +79,9 @@ def memory_cgroup(limit_bytes: int) -> Iterator[MemoryGroup]:
     Raises:
         FaultUnavailable: no group may be made here; says why.
     """
-    parent, version = _parent()
+    parent, version = group_parent(
+        Path("/proc/self/cgroup").read_text(), Path("/proc/self/mounts").read_text()
+    )
     try:
         if version == 2:
             _pass_on_memory(parent)
@@ -101,12 +103,19 @@ def _pass_on_memory(parent: Path) -> None:
         control.write_text("+memory")
 
 
-def _parent() -> tuple[Path, int]:
-    """The directory in which to make groups, and its version."""
+def group_parent(membership: str, mounts: str) -> tuple[Path, int]:
+    """The directory in which to make groups, and its version.
+
+    Args:
+        membership, mounts: As for `own_memory_group`.
+
+    Raises:
+        FaultUnavailable: there is none that is ours.
+    """
     named = os.environ.get(PARENT_VARIABLE)
     if named:
         return Path(named), version_of(Path(named))
-    found = own_memory_group(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mounts").read_text())
+    found = own_memory_group(membership, mounts)
     if found is None:
         raise FaultUnavailable("cgroup", "no memory controller is mounted")
     mount, group, version = found

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import flightstore
+from flightstore.cli.get import columns_that_fit
 
 from .conftest import Run
 
@@ -234,6 +235,14 @@ def test_get_as_json_is_a_preview(run: Run, file: Path) -> None:
     seen = run("get", "orders", "--json").json
     assert (seen["rows"], len(seen["preview"])) == (1000, 10)
     assert seen["preview"][1] == ["1", "row 1"]
+
+
+def test_a_preview_shows_the_columns_that_fit() -> None:
+    names, columns = ["a", "long name", "c"], [["1"], ["2"], ["x" * 30]]
+    assert columns_that_fit(names, columns, 80) == 3
+    assert columns_that_fit(names, columns, 30) == 2
+    assert columns_that_fit(names, columns, 1) == 1, "something is always shown"
+    assert columns_that_fit([], [], 80) == 0
 
 
 def test_get_refuses_what_a_format_cannot_hold(run: Run, store: flightstore.Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -39,6 +40,19 @@ def test_every_step_is_proved(start: Start, store_path: str) -> None:
     assert not Path(store_path).exists(), "the demo leaves the default store alone"
 
 
+def processes_on(place: Path) -> list[str]:
+    """Command lines of the processes that were given a path as an argument."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(place) in line.split(b"\0"):
+            found.append(line.replace(b"\0", b" ").decode())
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_cleans_up(start: Start, store_path: str, number: int) -> None:
@@ -57,6 +71,8 @@ def test_an_interrupted_demo_cleans_up(start: Start, store_path: str, number: in
     _out, err = process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else 143)
     assert b"Traceback" not in err
+    # A step that outlived the demo could make the store again.
+    assert processes_on(place) == []
     assert not place.parent.exists()
 
 

@@ -124,6 +124,16 @@ def test_the_result_waits_for_what_the_child_forked() -> None:
             assert process.result() == 5
 
 
+def test_the_result_is_that_of_the_child_not_that_of_what_it_forked() -> None:
+    def fork_and_return_both() -> str:
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+        return "child" if pid else "grandchild"
+
+    assert child(fork_and_return_both) == "child"
+
+
 def test_messages_arrive_while_the_child_runs() -> None:
     with Gate() as gate:
 

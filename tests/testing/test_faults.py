@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flightstore.testing.cgroups import own_memory_group
+from flightstore.testing.cgroups import group_parent, own_memory_group
 from flightstore.testing.faults import (
     ChildDied,
     FaultUnavailable,
@@ -157,14 +157,12 @@ def test_a_memory_group_limits_its_members_only() -> None:
 
 def test_a_group_managed_by_others_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLIGHTSTORE_TEST_CGROUP", raising=False)
-    found = own_memory_group(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mounts").read_text())
-    if found is not None and found[1] == "/":
-        pytest.skip("our own group is the top of the hierarchy here")
-    with pytest.raises(
-        FaultUnavailable, match=r"cgroup: (our group .* is managed by others|no memory controller)"
-    ):
-        with memory_cgroup(64 << 20):
-            pass
+    membership, mounts = "4:memory:/jobs/7\n", "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n"
+    with pytest.raises(FaultUnavailable, match="cgroup: our group /jobs/7 is managed by others"):
+        group_parent(membership, mounts)
+    with pytest.raises(FaultUnavailable, match="cgroup: no memory controller"):
+        group_parent("", mounts)
+    assert group_parent("4:memory:/\n", mounts) == (Path("/sys/fs/cgroup/memory"), 1)
 
 
 def test_our_group_is_read_from_what_the_kernel_says(tmp_path: Path) -> None:

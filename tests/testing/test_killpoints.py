@@ -407,6 +407,43 @@ def test_fork_hooks_the_forked_process_dies(sample: Sample) -> None:
     assert 'say("parent")' not in lefts
 
 
+@pytest.mark.parametrize("in_grandchild", [False, True])
+def test_a_line_that_both_sides_run_kills_the_chosen_one(sample: Sample, in_grandchild: bool) -> None:
+    module = sample("""
+        import os
+
+        def both(side):
+            say(side)
+
+        def operation():
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+            both("parent" if pid else "child")
+            if not pid:
+                os._exit(0)
+    """)
+    points = list(kill_points(module.operation, scope=module.scope, in_grandchild=in_grandchild))
+    (shared,) = [point for point in points if point.at.function == "both"]
+    assert said(module) == ["child", "parent"]
+    outcome = run_killed(module.operation, shared, in_grandchild=in_grandchild)
+    assert (outcome.kind, said(module)) == ("killed", ["parent"] if in_grandchild else ["child"])
+
+
+def test_a_forked_process_that_comes_back_from_the_operation_is_not_its_end(sample: Sample) -> None:
+    module = sample("""
+        import os, signal
+
+        def operation():
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+                os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    with pytest.raises(OperationFailed, match="SIGKILL"):
+        enumerate_lines(module.operation, scope=module.scope)
+
+
 def test_a_failed_check_names_operation_point_and_source(sample: Sample) -> None:
     module = sample(STRAIGHT)
 
