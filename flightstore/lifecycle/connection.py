@@ -187,8 +187,8 @@ class Connection:
         """Try again while it is not records that fill the catalog, but old pages kept for a reader.
 
         As a rule the scheduler has only taken its turn away between two lines; meanwhile others write on, and
-        in a small catalog a few hundred transactions use all pages up. A reader that was stopped for longer is
-        named by the error.
+        in a small catalog a few hundred transactions use all pages up. A reader that was stopped for longer
+        is named by the error.
         """
         deadline = time.monotonic() + min(self.busy_timeout_s, _PAGES_WAIT_S)
         while error.catalog_used_bytes < FULL_SHARE * error.catalog_bytes and time.monotonic() < deadline:

@@ -361,7 +361,7 @@ with flightstore.connect(path, create=False) as store:
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing(store: Store, churn: Churn, method: str) -> None:
     import multiprocessing
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     store.put(content(64, 1), "kept")
     view = store.get("kept").value()
@@ -373,11 +373,8 @@ def test_multiprocessing(store: Store, churn: Churn, method: str) -> None:
     process.join(30)
     assert process.exitcode == 0
     process.close()
-    if method == "forkserver":
+    if method != "fork":
         forkserver._forkserver._stop()
-    if method == "spawn":
-        from multiprocessing import resource_tracker
-
         resource_tracker._resource_tracker._stop()
     assert problem(store.get("child's").value(), 3) is None
     store.delete("kept")
