@@ -267,5 +267,9 @@ class Lease:
         table.take(self, serial)
 
     def __del__(self) -> None:
-        if self.index:
-            self._table.give_back(self.index)
+        try:
+            index = self.index
+        except AttributeError:  # an interrupt came before __init__ did anything
+            return
+        if index:
+            self._table.give_back(index)

@@ -150,7 +150,11 @@ def test_the_parent_closes_and_the_child_goes_on(store_dir: os.PathLike[str]) ->
     def child() -> str | None:
         go.wait()
         store.put(content(65, 1), "more")
-        return problem(view, 64) or problem(store.get("more").value(), 65) or problem(store.get("kept").value(), 64)
+        return (
+            problem(view, 64)
+            or problem(store.get("more").value(), 65)
+            or problem(store.get("kept").value(), 64)
+        )
 
     with start(child) as process:
         del view
@@ -166,7 +170,9 @@ def test_the_parent_closes_and_the_child_goes_on(store_dir: os.PathLike[str]) ->
 # --- another thread in the middle of something ---
 
 
-def in_a_transaction(store: Store, inside: threading.Event, go: threading.Event, then: Callable[[], None]) -> None:
+def in_a_transaction(
+    store: Store, inside: threading.Event, go: threading.Event, then: Callable[[], None]
+) -> None:
     """Hold a transaction of this process open until told to go on, then do something within it."""
 
     def work(_: object) -> None:
@@ -202,7 +208,9 @@ def test_a_fork_waits_for_the_transaction_of_another_thread(store: Store) -> Non
     assert problem(store.get("parent's").value(), 2) is None
 
 
-def test_what_another_thread_got_while_the_fork_waited_is_leased_for_the_child(store: Store, churn: Churn) -> None:
+def test_what_another_thread_got_while_the_fork_waited_is_leased_for_the_child(
+    store: Store, churn: Churn
+) -> None:
     """The copy of the leases is made when no get can finish any more, not before."""
     store.put(content(64, 1), "kept")
     store.put(content(65, 1), "other")
@@ -262,7 +270,9 @@ def test_forks_beside_busy_threads(store: Store) -> None:
 # --- another process in the middle of something ---
 
 
-def test_a_fork_does_not_wait_for_a_stopped_writer(store: Store, churn: Churn, memory_returns: Returns) -> None:
+def test_a_fork_does_not_wait_for_a_stopped_writer(
+    store: Store, churn: Churn, memory_returns: Returns
+) -> None:
     store.put(content(64, 1), "kept")
     store.put(content(65, 1), "parent's")
     view, parents = store.get("kept").value(), store.get("parent's")
@@ -390,7 +400,7 @@ def test_subprocess(store: Store, hook: Callable[[], None] | None) -> None:
     store.put(content(64, 1), "kept")
     view = store.get("kept").value()
     source = f"path = {store.path!r}\n{CHILD}"
-    subprocess.run([sys.executable, "-c", source], check=True, preexec_fn=hook, timeout=30)  # noqa: PLW1509
+    subprocess.run([sys.executable, "-c", source], check=True, preexec_fn=hook, timeout=30)
     assert problem(store.get("child's").value(), 3) is None
     assert problem(view, 64) is None
 

@@ -92,7 +92,9 @@ def test_two_handles_on_one_path(store: Store) -> None:
 def test_two_stores_side_by_side(store: Store, store_dir: Path) -> None:
     second_dir = store_dir.with_name("second")
     with flightstore.connect(second_dir, capacity="16MiB") as second:
-        assert run_threads([lambda seed=seed: mix((store, second)[seed % 2], seed) for seed in range(8)]) == []
+        assert (
+            run_threads([lambda seed=seed: mix((store, second)[seed % 2], seed) for seed in range(8)]) == []
+        )
         store.put(content(1, 1), "only")
         second.put(content(1, 2), "only")
         assert len(store.get("only").value()) != len(second.get("only").value())
