@@ -95,12 +95,16 @@ class Catalog:
         self._env: lmdb.Environment | None = None
         self.gate = threading.RLock()
         self._leaked: list[object] = []
+        self._end: BaseException | None = None
+        self._end_spares = 0  # a thread
 
     def environment(self) -> lmdb.Environment:
         """The open environment. Requires the gate."""
         return self._env if self._env is not None else self._reopen()
 
     def _reopen(self) -> lmdb.Environment:
+        if self._end is not None and self._end_spares != threading.get_ident():
+            raise type(self._end)(*self._end.args)
         self._guard()
         try:
             env = _open(self.path, self.map_bytes, self._mode)
@@ -230,6 +234,10 @@ class Catalog:
             if self._env is not None:
                 self._env.close()
                 self._env = None
+
+    def end(self, error: BaseException, but_for: int = 0) -> None:
+        """From now on raise `error` instead of opening the environment, in all threads but one."""
+        self._end, self._end_spares = error, but_for
 
     def abandon_after_fork(self) -> None:
         """In a forked child: never touch what was inherited, neither the environment nor the gate's owner."""

@@ -146,10 +146,13 @@ class WriteTransaction:
         self.txn.delete(keys.pending_key(session, object_id))
         self.counters.pending -= 1
 
-    def abort_pending(self, session: int, object_id: bytes) -> bool:
-        """An object that is being created becomes a dying one: a view of its builder may still be mapped."""
+    def abort_pending(self, session: int, object_id: bytes, serial: int | None = None) -> bool:
+        """An object that is being created becomes a dying one: a view of its builder may still be mapped.
+
+        With `serial`, only if it is that object, and not another that was begun under its id since.
+        """
         record = self.pending(session, object_id)
-        if record is None:
+        if record is None or serial not in (None, record.serial):
             return False
         self.drop_pending(session, object_id)
         self.add_dying(record)

@@ -42,10 +42,10 @@ class Builder:
         self._new = new
         self._pid = os.getpid()
         self._state = "open"
-        extent = sealing.allocate(conn, new, deadline, kernel.PAGE_BYTES)
+        stay = conn.leases.stay()
         try:
-            serial = self._serial()
-            lease = Lease(conn.leases, serial)
+            extent = sealing.allocate(conn, new, deadline, kernel.PAGE_BYTES)
+            lease = conn.write(lambda tx: Lease(conn.leases, new.serial))  # in a transaction: forks see it
             arena = conn.arena
             copy_pieces(
                 arena.write_address + extent.offset,
@@ -56,17 +56,12 @@ class Builder:
             self._range = arena.open_range(extent.offset, max(new.payload.size_bytes, 1), lease)
             conn.builders.add(self._range)
         except BaseException:
-            sealing.abort(conn, new.session, new.id)
+            sealing.give_up(conn, (new,))
             raise
+        finally:
+            del stay
         nbytes = new.payload.size_bytes if new.nbytes < 0 else new.nbytes
         self._view = self._range.view[:nbytes]
-
-    def _serial(self) -> int:
-        def work(tx: object) -> int:
-            record = tx.pending(self._new.session, self._new.id)  # type: ignore[attr-defined]
-            return int(record.serial)
-
-        return self._conn.write(work)
 
     @property
     def id(self) -> ObjectID:
@@ -99,9 +94,14 @@ class Builder:
     def abort(self) -> None:
         """Make the object vanish as if it had never been. Idempotent; does nothing once sealed."""
         if self._state == "open" and self._pid == os.getpid():
-            self._range.freeze()
-            self._finish("aborted")
-            sealing.abort(self._conn, self._new.session, self._new.id)
+            try:
+                self._range.freeze()
+                sealing.abort(self._conn, self._new.session, self._new.id)
+            except BaseException:
+                sealing.give_up(self._conn, (self._new,))
+                raise
+            finally:
+                self._finish("aborted")
 
     def _finish(self, state: str) -> None:
         self._state = state
@@ -132,4 +132,4 @@ class Builder:
         """A builder that is forgotten unsealed is aborted by the next write of this process."""
         if getattr(self, "_state", "") == "open" and hasattr(self, "_range") and self._pid == os.getpid():
             self._range.freeze()
-            self._conn.abandoned.append((self._new.session, self._new.id))
+            self._conn.abandoned.append(sealing.undoing(self._new))

@@ -26,7 +26,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import lmdb
@@ -56,6 +56,7 @@ T = TypeVar("T")
 NO_ROOM = layout.NO_ROOM
 _READER_PAUSE_S = 0.002
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
+_UNDO_WAIT_S = 0.5
 
 
 class Connection:
@@ -75,8 +76,8 @@ class Connection:
         self.clients = Clients(path)
         self.handles = 0
         self.builders: weakref.WeakSet[BuilderRange] = weakref.WeakSet()
-        self.abandoned: deque[tuple[int, bytes]] = deque()
-        """(session, id) of pending objects whose abort was interrupted: the next write aborts them."""
+        self.abandoned: deque[Callable[[WriteTransaction], object]] = deque()
+        """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
         self.moving: dict[int, list[int]] = {}
         """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
         self.counters: Counters | None = None
@@ -171,15 +172,35 @@ class Connection:
             CatalogFull: the catalog has no room for the change.
             StoreClosed: the store was destroyed.
         """
-        until = 0.0
-        while True:
-            try:
-                return self._write_once(work)
-            except CatalogFull:
-                until = until or time.monotonic() + self.busy_timeout_s
-                if time.monotonic() >= until or not self._reader_will_go_on():
-                    raise
+        try:
+            return self._write(work)
+        except CatalogFull as error:
+            return self._when_pages_return(error, lambda: self._write(work))
+
+    def exclusive(self, work: Callable[[], T]) -> T:
+        """Run `work` under the writers' lock; it may call `transact` several times, and is begun again when
+        the catalog had no room.
+        """
+        try:
+            return self._exclusive(work)
+        except CatalogFull as error:
+            return self._when_pages_return(error, lambda: self._exclusive(work))
+
+    def _when_pages_return(self, error: CatalogFull, again: Callable[[], T]) -> T:
+        """Try again while it is not records that fill the catalog, but old pages kept for a reader that runs.
+
+        As a rule the scheduler has only taken its turn away between two lines; meanwhile others write on, and
+        in a small catalog a few hundred transactions use all pages up.
+        """
+        deadline = time.monotonic() + self.busy_timeout_s
+        while self._reader_will_go_on() and time.monotonic() < deadline:
+            self.catalog.clear_stale_readers()
             time.sleep(_READER_PAUSE_S)  # nobody rings when a read transaction ends
+            try:
+                return again()
+            except CatalogFull as still:
+                error = still
+        raise error
 
     def _reader_will_go_on(self) -> bool:
         """Whether old pages are kept for a reader that is running, and so will soon let go of them."""
@@ -188,7 +209,7 @@ class Connection:
         worst = self.catalog.lagging_readers(least=1)[:1]
         return all(kernel.process_state(pid) not in ("T", "t") for pid, _ in worst)
 
-    def _write_once(self, work: Callable[[WriteTransaction], T]) -> T:
+    def _write(self, work: Callable[[WriteTransaction], T]) -> T:
         lock = self.control.lock
         lock.refuse_reentry()
         try:
@@ -197,8 +218,7 @@ class Connection:
         finally:
             lock.release()
 
-    def exclusive(self, work: Callable[[], T]) -> T:
-        """Run `work` under the writers' lock; it may call `transact` several times."""
+    def _exclusive(self, work: Callable[[], T]) -> T:
         lock = self.control.lock
         lock.refuse_reentry()
         try:
@@ -210,34 +230,51 @@ class Connection:
     def transact(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one write transaction. Requires the writers' lock."""
         self.refuse_destroyed()
-        if self.leases.frozen:
-            self.leases.thaw()
+        txn = None
         try:
             with self.catalog.gate:
-                transaction = WriteTransaction(self.catalog.begin(write=True), size_class)
                 try:
-                    aborted = self._abort_abandoned(transaction) if self.abandoned else 0
+                    if self.leases.frozen:  # not outside of the gate: a fork may be under way
+                        self.leases.thaw()
+                    txn = self.catalog.begin(write=True)
+                    transaction = WriteTransaction(txn, size_class)
+                    undone = self._undo_abandoned(transaction) if self.abandoned else 0
                     result = work(transaction)
                     transaction.finish()
-                    transaction.txn.commit()
+                    txn.commit()
+                    for _ in range(undone):
+                        self.abandoned.popleft()  # not earlier: the transaction might not have been
                 finally:
-                    transaction.txn.abort()
+                    if txn is not None:
+                        txn.abort()
         except lmdb.MapFullError as error:
             self.catalog.clear_stale_readers()  # the next try may use what the dead held
             raise self.catalog_full() from error
-        for _ in range(aborted):
-            self.abandoned.popleft()  # not earlier: the transaction might not have been
         self._publish(transaction)
         return result
 
-    def _abort_abandoned(self, transaction: WriteTransaction) -> int:
-        """Abort what could not be aborted when it should have been; how many, to be forgotten after the
-        commit.
-        """
+    def _undo_abandoned(self, transaction: WriteTransaction) -> int:
+        """Undo what was left behind; how many, to be forgotten after the commit."""
         abandoned = list(self.abandoned)
-        for session, object_id in abandoned:
-            transaction.abort_pending(session, object_id)
+        for undo in abandoned:
+            undo(transaction)
         return len(abandoned)
+
+    def undo(self, steps: Iterable[Callable[[WriteTransaction], object]]) -> None:
+        """Undo something because of an exception that is on its way: soon, or in this process's next write.
+
+        Does not wait long, and raises nothing of its own but interrupts.
+        """
+        self.abandoned.extend(steps)
+        lock = self.control.lock
+        if lock.held_by_this_thread():
+            return
+        with contextlib.suppress(Exception):
+            try:
+                lock.acquire(min(_UNDO_WAIT_S, self.busy_timeout_s))
+                self.transact(lambda tx: None)
+            finally:
+                lock.release()
 
     def _publish(self, transaction: WriteTransaction) -> None:
         counters, control = transaction.counters, self.control
@@ -279,32 +316,65 @@ class Connection:
             return
         try:
             if lock.try_acquire():
-                self.leases.thaw()
+                with self.catalog.gate:  # a fork may be under way: its leases stay until it is through
+                    self.leases.thaw()
         finally:
             lock.release()
 
     # --- the end ---
 
-    def close(self) -> None:
-        """Close what is open. While leases are out, the client file stays, and so its lock."""
-        self.catalog.close()
-        leases = self.leases
-        if leases.in_use or leases.frozen:
-            return
+    def close(self) -> bool:
+        """Close what is open; True when nothing is in use any more, and this connection is at its end.
+
+        While leases are out, the client file stays, and so its lock. At the end a thread that is still in the
+        middle of something gets StoreClosed at its next look into the catalog, at the latest when it looks
+        whether its lease counts.
+        """
+        gate = self.catalog.gate
+        if gate._is_owned():  # type: ignore[attr-defined]
+            return False  # in a finalizer, in the middle of a transaction of this very thread
+        with gate:
+            self.catalog.close()
+            if self.leases.in_use or self.leases.frozen:
+                return False
+            self.catalog.end(StoreClosed("this store handle was closed", hint="connect again"))
+            self._forget_client()
+            return True
+
+    def close_at_exit(self) -> None:
+        """Close what is open, as the interpreter exits: threads that still use the store end quietly.
+
+        The exiting thread itself may go on, in exit handlers that come later.
+        """
+        with self.catalog.gate:
+            self.catalog.close()
+            self.catalog.end(SystemExit(), but_for=threading.get_ident())
+            if not self.leases.in_use and not self.leases.frozen:
+                self._forget_client()
+
+    def _forget_client(self) -> None:
+        """Remove the client file; should there be another lease after all, it gets a new one. Requires the
+        gate.
+        """
+        leases, self.leases = self.leases, LeaseTable(self._register, self.arena)
+        self._client = 0
         if leases.has_file:
             leases.file.discard()
-        self.arena.close()
 
     # --- fork ---
 
     def before_fork(self) -> None:
-        """In the parent, before: the child's leases are written, no transaction runs, no catalog is open."""
+        """In the parent, before: no transaction runs, no catalog is open, the child's leases are written.
+
+        The gate comes first. From then on no other thread finishes a get, which would give the child a view
+        that the copy of the leases does not know; and none thaws before the fork.
+        """
+        self.catalog.gate.acquire()
         self.leases.freeze()
+        self.catalog.close()
         # What a destroyed store held is never reused: its views need no protection in the child either.
         wanted = self.leases.in_use and not self.control.destroyed
         self._childs_file = self._copy_leases() if wanted else None
-        self.catalog.gate.acquire()
-        self.catalog.close()
 
     def _copy_leases(self) -> ClientFile | None:
         try:
@@ -391,7 +461,6 @@ def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:
         _ = connection.client
     except BaseException as error:
         connection.catalog.close()  # one environment per process: it must not live on in a traceback
-        connection.arena.close()
         if isinstance(error, OSError) and not isinstance(error, FlightStoreError):
             raise _unusable(path, error) from error
         raise
@@ -414,10 +483,8 @@ def release_connection(connection: Connection) -> None:
     """Undo one `connection_for`; the last one closes what is not in use."""
     with _registry:
         connection.handles -= 1
-        if connection.handles == 0:
-            connection.close()
-            if not connection.leases.in_use:
-                _connections.pop(connection.control.identity.nonce, None)
+        if connection.handles == 0 and connection.close():
+            _connections.pop(connection.control.identity.nonce, None)
 
 
 def _each(step: Callable[[Connection], None]) -> None:
@@ -445,7 +512,7 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    _each(Connection.close)
+    _each(Connection.close_at_exit)
 
 
 os.register_at_fork(

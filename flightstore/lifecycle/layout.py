@@ -175,8 +175,8 @@ def _locked(path: str) -> Iterator[int]:
 
 
 def _make(path: str, capacity_bytes: int | None) -> None:
-    """Make all files, the control file last. Requires the lock on the directory, and no store there: a control
-    file, if there is one, bears the mark of destruction.
+    """Make all files, the control file last. Requires the lock on the directory, and no store there: a
+    control file, if there is one, bears the mark of destruction.
     """
     there = set(os.listdir(path))
     foreign = there - _OUR_FILES if there & {UNFINISHED, "control"} else there

@@ -56,6 +56,14 @@ def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None,
     """
     if nbytes > conn.capacity_bytes:
         raise store_full(conn, nbytes)
+    stay = conn.leases.stay()  # what is in transit lives as long as its client file
+    try:
+        return _make_room(conn, nbytes, align, deadline, patience)
+    finally:
+        del stay
+
+
+def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None, patience: float) -> bool:
     if freeing.sweep(conn)[1] and _fits(conn, nbytes, align):
         return False
     refusal: _NotBacked | None = None

@@ -12,7 +12,6 @@ hands in the same one.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ import msgspec
 from flightstore.catalog import keys
 from flightstore.catalog.records import Extent, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import FlightStoreError, NotStorable, ObjectExists, StoreClosed
+from flightstore.errors import NotStorable, ObjectExists, StoreClosed
 from flightstore.lifecycle import extents, freeing, room
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, kernel
@@ -33,7 +32,7 @@ from flightstore.memory.copying import copy_pieces
 from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
-__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "new_object", "put", "seal"]
+__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "give_up", "new_object", "put", "seal", "undoing"]
 
 T = TypeVar("T")
 
@@ -57,6 +56,8 @@ class NewObject:
     nbytes: int = -1
     """Payload bytes without metadata; -1 for all of the payload."""
     id: ObjectID = field(init=False)
+    serial: int = field(init=False, default=0)
+    """Its number, once it is pending."""
 
     def __post_init__(self) -> None:
         self.id = self.object_id if self.object_id is not None else ObjectID.random()
@@ -129,18 +130,16 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
         return
     large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
     small = [new for new in objects if new.payload.size_bytes <= SMALL_BYTES]
-    pending: list[tuple[NewObject, Extent]] = []
+    stay = conn.leases.stay() if large else None  # what is pending lives as long as its client file
     try:
         for new in large:
-            extent = allocate(conn, new, deadline)
-            pending.append((new, extent))
-            _copy(conn, new.payload, extent)
-        _seal_all(conn, pending, small, deadline)
+            _copy(conn, new.payload, allocate(conn, new, deadline))
+        _seal_all(conn, large, small, deadline)
     except BaseException:
-        for new, _ in pending:
-            with contextlib.suppress(FlightStoreError):  # the next write does what could not be done now
-                abort(conn, new.session, new.id)
+        give_up(conn, large)
         raise
+    finally:
+        del stay
     freeing.sweep_if_worthwhile(conn)
 
 
@@ -161,7 +160,7 @@ def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
 
 def _seal_all(
     conn: Connection,
-    pending: Sequence[tuple[NewObject, Extent]],
+    pending: Sequence[NewObject],
     small: Sequence[NewObject],
     deadline: float | None,
 ) -> None:
@@ -172,7 +171,7 @@ def _seal_all(
     def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
             conn.check_catalog_room()
-        for new, _ in pending:
+        for new in pending:
             _seal_pending(tx, new.session, new.id)
         for new in small:
             _put_small(conn, tx, new, looks)
@@ -253,7 +252,8 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         extent = extents.take(tx, max(new.payload.size_bytes, 1), align, looks=looks)
         if extent is None:
             raise _NoRoom
-        tx.add_pending(new.session, new.id, new.record(conn, tx.next_serial(), extent))
+        new.serial = tx.next_serial()
+        tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
     return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
@@ -287,8 +287,24 @@ def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:
         record = tx.pending(session, object_id)
         return record is not None and record.client == conn.client and tx.abort_pending(session, object_id)
 
-    try:
-        return conn.write(work)
-    except BaseException:
-        conn.abandoned.append((session, object_id))
-        raise
+    return conn.write(work)
+
+
+def give_up(conn: Connection, objects: Sequence[NewObject]) -> None:
+    """Abort those of the objects that are pending, because of an exception that is on its way.
+
+    Whatever happens meanwhile, no later than with this process's next write.
+    """
+    begun = [undoing(new) for new in objects if new.serial]
+    if begun:
+        conn.undo(begun)
+
+
+def undoing(new: NewObject) -> Callable[[WriteTransaction], object]:
+    """What aborts an object if it is pending, and keeps nothing of it alive.
+
+    Its serial is known since before the commit that made it pending: not even an interrupt right after that
+    commit leaves it behind.
+    """
+    session, object_id, serial = new.session, new.id, new.serial
+    return lambda tx: tx.abort_pending(session, object_id, serial)

@@ -113,12 +113,13 @@ class Arena:
         """A writable mapping of whole pages for an object that is built in place; its views keep `lease`."""
         return BuilderRange(self._descriptor, offset, nbytes, lease)
 
-    def close(self) -> None:
-        """Close the descriptor; the mappings stay for the views that use them. Idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+    def __del__(self) -> None:
+        """Close the descriptor; the mappings stay for the views that use them.
+
+        Not earlier: a thread that is still backing memory would act on another file of the same number.
+        """
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._descriptor)
 
 
 class _Pages(mmap.mmap):

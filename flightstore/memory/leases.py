@@ -14,10 +14,11 @@ run inside a finalizer, on any thread, in the middle of anything. It never touch
 
 Fork. The child needs leases of its own on everything it inherited views of. Before the fork the parent (1)
 *freezes* its table: leases given back stay written for the moment; (2) makes a client file for the child with
-a copy of all entries. After the fork it *thaws* as soon as it has held the writers' lock once. Memory is only
-freed by a holder of that lock, who lists the client files and then reads them: one that listed before the
-child's file was there still sees the parent's entries, and one that starts later sees the child's. So the
-fork itself waits for nobody.
+a copy of all entries. Meanwhile no other thread can finish a get (the catalog's gate is shut), so every view
+that the child inherits is in the copy. After the fork the parent *thaws* once it holds the writers' lock, not
+earlier. Memory is only freed by a holder of that lock, who lists the client files and then reads them: one
+that listed before the child's file was there still sees the parent's entries, and one that starts later sees
+the child's. So the fork itself waits for no other process.
 """
 
 from __future__ import annotations
@@ -179,6 +180,10 @@ class LeaseTable:
             self._words[index] = _NOBODY
             self._free.append(index)
 
+    def stay(self) -> Lease:
+        """A lease on nothing: it keeps the client file, and so what is recorded as this client's."""
+        return Lease(self, _NOBODY)
+
     def _extend(self) -> int:
         """Use one more entry, reserving memory for as many again when the reserve is used up."""
         file = self.file
@@ -213,8 +218,8 @@ class LeaseTable:
 
     @property
     def frozen(self) -> bool:
-        """Whether leases given back stay written for the moment."""
-        return self._frozen
+        """Whether leases given back stay written for the moment, or some still do."""
+        return self._frozen or bool(self._given_back_late)
 
     def freeze(self) -> None:
         """From now on, leases given back stay written."""
@@ -225,7 +230,7 @@ class LeaseTable:
         self._frozen = self._stay_frozen = True
 
     def thaw(self) -> None:
-        """Clear what was given back meanwhile. Requires the writers' lock, taken after the freeze."""
+        """Clear what was given back meanwhile. Requires the writers' lock, held when no fork is under way."""
         if self._stay_frozen:
             return
         self._frozen = False
@@ -266,5 +271,9 @@ class Lease:
         table.take(self, serial)
 
     def __del__(self) -> None:
-        if self.index:
-            self._table.give_back(self.index)
+        try:
+            index = self.index
+        except AttributeError:  # an interrupt came before __init__ did anything
+            return
+        if index:
+            self._table.give_back(index)

@@ -1,0 +1,250 @@
+"""Ctrl-C at any moment: KeyboardInterrupt comes out soon, nothing stays pending or locked, the store works
+on.
+"""
+
+from __future__ import annotations
+
+import dis
+import linecache
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import flightstore
+from flightstore import ObjectID, Store
+from flightstore.memory import kernel
+from flightstore.testing.children import start
+from flightstore.testing.events import Gate, wait_until
+from flightstore.testing.faults import stopped
+
+pytestmark = pytest.mark.req("FAIL-2")
+
+ROOT = str(Path(flightstore.__file__).parent)
+
+
+def assert_usable(store: Store) -> None:
+    """The writers' lock is free, another thread gets all locks, nothing is left over, the store is sound."""
+    conn = store._conn
+    assert conn.control.lock.holder() == 0
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            store.put(b"usable", "usable")
+            assert bytes(store.get("usable").value()) == b"usable"
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "a lock is still held"
+    assert errors == []
+    store.recover()
+    stats = store.stats()
+    assert (stats.pending, stats.dying) == (0, 0)
+    assert store.fsck() == []
+
+
+# --- real signals ---
+
+
+def interrupted(operation: Callable[[], object], when: Callable[[], bool]) -> float:
+    """Run the operation, send SIGINT once `when` is true; seconds until KeyboardInterrupt came out."""
+    sent: list[float] = []
+
+    def send() -> None:
+        wait_until(when, what="the operation comes so far", timeout_s=20)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        operation()
+    except KeyboardInterrupt:
+        took = time.monotonic() - sent[0]
+        thread.join()
+        return took
+    raise AssertionError("the operation was not interrupted")
+
+
+def is_asleep() -> bool:
+    """Whether the main thread sleeps (its thread id is the process id)."""
+    return kernel.process_state(os.getpid()) == "S"
+
+
+def in_child(store: Store, body: Callable[[], float]) -> None:
+    """Run it in a process that SIGINT may hit; then the store must be usable there, and here."""
+
+    def run() -> float:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        seconds = body()
+        assert_usable(store)
+        return seconds
+
+    with start(run) as process:
+        assert process.result() < 1.5
+    assert_usable(store)
+
+
+@pytest.mark.req("API-3")
+def test_in_a_waiting_get(store: Store) -> None:
+    in_child(store, lambda: interrupted(lambda: store.get("never", timeout=None), is_asleep))
+
+
+@pytest.mark.req("API-12")
+def test_in_a_wait(store: Store) -> None:
+    in_child(store, lambda: interrupted(lambda: store.wait(["never", "neither"]), is_asleep))
+
+
+def test_in_a_long_put(store_dir: Path) -> None:
+    value = bytes(300 << 20)
+    with flightstore.connect(store_dir, capacity="400MiB") as store:
+
+        def body() -> float:
+            pending = store._conn.control.usage
+            return interrupted(lambda: store.put(value, "long"), lambda: pending()[3] > 0)
+
+        in_child(store, body)
+        assert not store.contains("long")
+        assert store.stats().used_bytes < 4096
+
+
+@pytest.mark.req("API-13")
+def test_in_put_many(store: Store) -> None:
+    values = {f"many/{number}": b"x" * 100 for number in range(20_000)}
+
+    def body() -> float:
+        lock = store._conn.control.lock
+        return interrupted(lambda: store.put_many(values), lambda: lock.holder() == os.getpid())
+
+    in_child(store, body)
+    assert store.list("many/*") == []
+
+
+def test_in_a_wait_for_the_writers_lock(store: Store) -> None:
+    """Not even what has to be undone makes an interrupted put wait for a writer that is stopped."""
+    go, finish = Gate(), Gate()
+    with start(lambda: store._conn.write(lambda tx: (go.open(), finish.wait())) and None) as writer:
+        go.wait()
+        with stopped(writer.pid):
+
+            def run() -> float:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                return interrupted(lambda: store.put(b"x"), is_asleep)
+
+            with start(run) as process:
+                assert process.result() < 1.5
+        finish.open()
+        writer.result()
+    assert_usable(store)
+
+
+# --- at every line ---
+
+
+class Interrupter:
+    """A trace function that raises KeyboardInterrupt at the k-th line of our code that is executed."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(ROOT) or self.where:
+            return None
+        if frame.f_code.co_name in ("__del__", "give_back"):
+            return None  # Python drops what is raised in a finalizer: Ctrl-C there is as if it never came
+        if event == "line" and _can_be_interrupted(frame):
+            self.left -= 1
+            if self.left < 0:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+                raise KeyboardInterrupt
+        return self
+
+    def run(self, operation: Callable[[], object]) -> bool:
+        """Whether the operation was interrupted."""
+        sys.settrace(self)
+        try:
+            operation()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+
+def _can_be_interrupted(frame: FrameType) -> bool:
+    """False at line events where no signal handler can run.
+
+    Signals are looked for after calls, at the beginning of functions and at backward jumps. There is none of
+    these between the last instruction of a with block and the call of ``__exit__``, in ``try:``, and between
+    the end of a try block and the C function that is called first in its ``finally:``.
+    """
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()")):
+        return False
+    return not line.startswith("with ") or (opcode.startswith("LOAD_") and opcode != "LOAD_CONST")
+
+
+def build(store: Store) -> None:
+    with store.create(5000, "built") as builder:
+        builder.buffer[:5] = b"built"
+
+
+def release(store: Store) -> None:
+    obj = store.get("small")
+    obj.release()
+
+
+OPERATIONS: dict[str, Callable[[Store], object]] = {
+    "put small": lambda store: store.put(b"x" * 100, "put"),
+    "put large": lambda store: store.put(b"x" * (200 << 10), "put"),
+    "put with growth": lambda store: store.put(b"x" * (3 << 20), "put"),
+    "put with id": lambda store: store.put(b"x" * (200 << 10), object_id=ObjectID(b"chosen")),
+    "overwrite": lambda store: store.put(b"y" * 100, "small"),
+    "put_many": lambda store: store.put_many({"put": b"x" * 100, "put2": b"x" * (100 << 10)}),
+    "get": lambda store: store.get("small").value(),
+    "get_many": lambda store: [obj.value() for obj in store.get_many(["small", "large"])],
+    "get and release": release,
+    "delete": lambda store: store.delete("small"),
+    "delete if unused": lambda store: store.delete("small", if_unused=True),
+    "create and seal": build,
+    "create and abort": lambda store: store.create(5000, "built").abort(),
+    "recover": lambda store: store.recover(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_at_every_line(store_dir: Path, name: str) -> None:
+    operation = OPERATIONS[name]
+    k, interrupted_once = 0, True
+    while interrupted_once:
+        with flightstore.connect(store_dir, capacity="16MiB") as store:
+            store.put(b"x" * 100, "small")
+            store.put(b"x" * (200 << 10), "large")
+            interrupter = Interrupter(k)
+            interrupted_once = interrupter.run(lambda: operation(store))
+            try:
+                assert_usable(store)
+                for kept in ("small", "large"):
+                    if store.contains(kept):
+                        assert set(bytes(store.get(kept).value())) <= {ord("x"), ord("y")}
+            except BaseException as error:
+                error.add_note(f"interrupted at {interrupter.where}, line {k} of {name!r}")
+                raise
+            k += 1
+            assert store.stats().leases == 0, "a lease was lost"
+            store.destroy()  # the next one has no memory behind it yet
+    assert k > 10
