@@ -100,9 +100,15 @@ class Catalog:
             with env.begin() as txn:
                 raw = txn.get(keys.FORMAT)
         except lmdb.Error as error:
+            self._guard()
             raise StoreDamaged(
                 f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
             ) from error
+        try:
+            self._guard()  # again: the store may have been removed, even made anew, while we opened it
+        except BaseException:
+            env.close()
+            raise
         version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
             env.close()

@@ -90,14 +90,18 @@ def _has_control(path: str) -> bool:
 def _made(path: str, capacity_bytes: int | None) -> bool:
     """Make the store unless somebody was faster; False when its directory was removed meanwhile: again."""
     os.makedirs(path, mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
-        # The lock may be that of a directory which its destroyer has removed since it was opened.
-        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return False
-        if not os.path.exists(os.path.join(path, "control")):
-            _make(path, capacity_bytes)
-        return True
-    return False
+    try:
+        with _locked(path) as descriptor:
+            # The lock may be that of a directory which its destroyer has removed since it was opened.
+            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return False
+            if not os.path.exists(os.path.join(path, "control")):
+                _make(path, capacity_bytes)
+            return True
+    except NotAStore:  # a FileNotFoundError too
+        raise
+    except FileNotFoundError:
+        return False
 
 
 def no_room_for(path: str, what: str) -> StoreFull:

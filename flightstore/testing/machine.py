@@ -49,7 +49,24 @@ IDS = (ObjectID(b"\0"), ObjectID(b"plasma-id-of-20-byte"), ObjectID(b"\xff" * 64
 PATTERNS = (None, "*", "a*", "?", "[ab]", "long*2", "no such name")
 METADATA = (None, None, {"unit": "kg", "n": [1, 2.5, None, b"x"]}, {"long": "m" * 700})
 # Around the unit of allocation, a page, and the size from which a put takes two transactions.
-SIZES = (0, 1, 63, 64, 65, 1000, 4095, 4096, 4097, 20_000, 65_535, 65_536, 65_537, 150_000, 400_000, 4_000_000)
+SIZES = (
+    0,
+    1,
+    63,
+    64,
+    65,
+    1000,
+    4095,
+    4096,
+    4097,
+    20_000,
+    65_535,
+    65_536,
+    65_537,
+    150_000,
+    400_000,
+    4_000_000,
+)
 
 clients = st.sampled_from(LOCAL + WORKERS)
 names = st.none() | st.sampled_from(NAMES)
@@ -225,7 +242,11 @@ class StoreMachine(RuleBasedStateMachine):
             thing.id = answer.result
             self.model.seal(thing)
 
-    @rule(client=clients, several=st.lists(st.tuples(recipes, st.sampled_from(NAMES)), max_size=5), named=st.booleans())
+    @rule(
+        client=clients,
+        several=st.lists(st.tuples(recipes, st.sampled_from(NAMES)), max_size=5),
+        named=st.booleans(),
+    )
     def put_many(self, client: int, several: list[tuple[Recipe, str]], named: bool) -> None:
         """put_many: all or none."""
         if named:
@@ -496,9 +517,7 @@ class StoreMachine(RuleBasedStateMachine):
         }
 
 
-def machine_for(
-    connect: Callable[[str, int], AbstractStore], room: type[Room] = Room
-) -> type[StoreMachine]:
+def machine_for(connect: Callable[[str, int], AbstractStore], room: type[Room] = Room) -> type[StoreMachine]:
     """The machine for one kind of store.
 
     Args:

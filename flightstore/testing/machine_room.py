@@ -59,7 +59,9 @@ class Room:
             return
         extents = self._extents()
         used = sum(length for _, length in extents)
-        assert used == self.model.live_bytes(), f"full with {used:,} bytes used, live: {self.model.live_bytes():,}"
+        assert used == self.model.live_bytes(), (
+            f"full with {used:,} bytes used, live: {self.model.live_bytes():,}"
+        )
         assert error.free_bytes == self.capacity_bytes - used
         pages = {page for at, length in extents for page in range(at // PAGE, (at + length - 1) // PAGE + 1)}
         assert len(pages) * PAGE + _up(asked_bytes, PAGE) > self.capacity_bytes, (

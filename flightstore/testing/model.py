@@ -46,7 +46,9 @@ def make_value(recipe: Recipe) -> Any:
         return np.arange(seed, seed + size, dtype=np.int32)
     if kind == "table":
         numbers = pa.array(np.arange(size, dtype=np.int64) * (seed + 1))
-        texts = pa.array([None if row % 7 == seed % 7 else f"{seed}-{row}" for row in range(size)], pa.string())
+        texts = pa.array(
+            [None if row % 7 == seed % 7 else f"{seed}-{row}" for row in range(size)], pa.string()
+        )
         return pa.table({"number": numbers, "text": texts})
     return {"seed": seed, "rows": [np.full(size // 8, seed, dtype=np.float64), "text" * (seed % 5)]}
 
@@ -159,9 +161,7 @@ class Model:
     def tokens(self, role: str, client: int | None = None) -> list[int]:
         """Tokens of the references of one role."""
         return [
-            token
-            for token, hold in self.holds.items()
-            if hold.role == role and client in (None, hold.client)
+            token for token, hold in self.holds.items() if hold.role == role and client in (None, hold.client)
         ]
 
     def matching(self, pattern: str | None) -> list[ObjectID]:
@@ -171,7 +171,9 @@ class Model:
             for thing in self.by_id.values()
             if pattern is None or (thing.name is not None and fnmatch.fnmatchcase(thing.name, pattern))
         ]
-        return [thing.id for thing in sorted(chosen, key=lambda one: (one.name is None, one.name or "", one.id))]
+        return [
+            thing.id for thing in sorted(chosen, key=lambda one: (one.name is None, one.name or "", one.id))
+        ]
 
     def live(self) -> list[Thing]:
         """Everything that memory is needed for: sealed, pending, held."""
