@@ -22,6 +22,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections import deque
@@ -30,7 +31,7 @@ from typing import TypeVar
 
 import lmdb
 
-from flightstore.catalog.environment import Catalog
+from flightstore.catalog.environment import FULL_SHARE, Catalog
 from flightstore.catalog.transaction import Counters, WriteTransaction
 from flightstore.errors import (
     CatalogFull,
@@ -53,6 +54,7 @@ __all__ = ["Connection", "connection_for", "release_connection"]
 
 T = TypeVar("T")
 NO_ROOM = layout.NO_ROOM
+_READER_PAUSE_S = 0.002
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 
 
@@ -161,11 +163,32 @@ class Connection:
     def write(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one write transaction; commit, or on any exception change nothing.
 
+        `work` may run again: a reader that lost its processor in the middle of a transaction can fill the
+        catalog with old pages within milliseconds, and is waited for.
+
         Raises:
             StoreBusy: the lock was not to be had within ``busy_timeout_s``.
             CatalogFull: the catalog has no room for the change.
             StoreClosed: the store was destroyed.
         """
+        until = 0.0
+        while True:
+            try:
+                return self._write_once(work)
+            except CatalogFull:
+                until = until or time.monotonic() + self.busy_timeout_s
+                if time.monotonic() >= until or not self._reader_will_go_on():
+                    raise
+            time.sleep(_READER_PAUSE_S)  # nobody rings when a read transaction ends
+
+    def _reader_will_go_on(self) -> bool:
+        """Whether old pages are kept for a reader that is running, and so will soon let go of them."""
+        if self.catalog.used_bytes() > self.catalog.map_bytes * FULL_SHARE:
+            return False
+        worst = self.catalog.lagging_readers(least=1)[:1]
+        return all(kernel.process_state(pid) not in ("T", "t") for pid, _ in worst)
+
+    def _write_once(self, work: Callable[[WriteTransaction], T]) -> T:
         lock = self.control.lock
         lock.refuse_reentry()
         try:
@@ -235,7 +258,8 @@ class Connection:
     def catalog_full(self) -> CatalogFull:
         """The error for a catalog that has no room."""
         size, used = self.catalog.map_bytes, self.catalog.used_bytes()
-        lagging = self.catalog.lagging_readers()
+        crowded = used > size * FULL_SHARE
+        lagging = [] if crowded else self.catalog.lagging_readers(least=1)[:1]
         readers = ", ".join(f"process {pid} ({behind:,} transactions behind)" for pid, behind in lagging)
         error = CatalogFull(
             f"the catalog of {self.path} is full: {used:,} of {size:,} bytes hold records"

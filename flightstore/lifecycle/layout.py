@@ -27,7 +27,13 @@ from flightstore.errors import InvalidArgument, NotAStore, StoreAccessDenied, St
 from flightstore.memory import cgroup, kernel
 from flightstore.memory.allocator import size_class
 from flightstore.memory.arena import create_arena
-from flightstore.memory.control import CONTROL_BYTES, Control, Identity, write_control
+from flightstore.memory.control import (
+    CONTROL_BYTES,
+    Control,
+    Identity,
+    is_marked_destroyed,
+    write_control,
+)
 
 __all__ = ["RESERVE_FILE", "ensure_store", "file_mode", "remove_store", "rounded_capacity"]
 
@@ -47,7 +53,7 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         StoreFull: the memory file system has no room for its catalog.
         StoreAccessDenied: no permission.
     """
-    if _has_control(path):
+    if _is_made(path):
         return
     if not create:
         raise NotAStore(f"there is no store at {path}", hint="connect without create=False to make one")
@@ -95,13 +101,22 @@ def _made(path: str, capacity_bytes: int | None) -> bool:
             # The lock may be that of a directory which its destroyer has removed since it was opened.
             if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return False
-            if not os.path.exists(os.path.join(path, "control")):
+            if not _is_made(path):
                 _make(path, capacity_bytes)
             return True
-    except NotAStore:  # a FileNotFoundError too
+    except NotAStore:  # a FileNotFoundError too, but no reason to try again
         raise
     except FileNotFoundError:
+        if os.path.isdir(path):
+            raise
         return False
+
+
+def _is_made(path: str) -> bool:
+    """Whether there is a store. One that is marked as destroyed is none: whoever marked it may have died
+    before it removed the files, and nobody could write to it ever again.
+    """
+    return _has_control(path) and not is_marked_destroyed(path)
 
 
 def no_room_for(path: str, what: str) -> StoreFull:
@@ -111,9 +126,9 @@ def no_room_for(path: str, what: str) -> StoreFull:
         existing = os.path.dirname(existing)
     figures = os.statvfs(existing)
     free = figures.f_bavail * figures.f_frsize
-    inodes = ", and no inodes" if figures.f_files and not figures.f_favail else ""
+    inodes = f" and {figures.f_favail:,} inodes" if figures.f_files else ""
     error = StoreFull(
-        f"the file system of {path} has no room for {what}; {free:,} bytes are free{inodes}",
+        f"the file system of {path} has no room for {what}; {free:,} bytes{inodes} are free",
         hint="free memory there ('flightstore doctor' lists forgotten stores), or name another directory",
     )
     error.free_bytes = free
@@ -160,16 +175,20 @@ def _locked(path: str) -> Iterator[int]:
 
 
 def _make(path: str, capacity_bytes: int | None) -> None:
-    """Make all files, the control file last. Requires the lock on the directory."""
+    """Make all files, the control file last. Requires the lock on the directory, and no store there: a control
+    file, if there is one, bears the mark of destruction.
+    """
     there = set(os.listdir(path))
-    foreign = there - _OUR_FILES if UNFINISHED in there else there
+    foreign = there - _OUR_FILES if there & {UNFINISHED, "control"} else there
     if foreign:
         raise NotAStore(
             f"{path} is not a store and not empty: it holds {min(foreign)!r}",
             hint="name a directory that does not exist yet, or an empty one",
         )
     mode = file_mode(path)
-    os.close(os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    _set_mode(descriptor, mode)
+    os.close(descriptor)
     _clear(path)
     capacity = _checked_capacity(path, capacity_bytes)
     arena_bytes = config.ADDRESSES_PER_BYTE * capacity
@@ -203,12 +222,19 @@ def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> N
     os.chmod(os.path.join(path, "catalog"), os.stat(path).st_mode & 0o3777)
 
 
+def _set_mode(descriptor: int, mode: int) -> None:
+    """Give a file its permissions, whatever the umask; what another user left there keeps its own."""
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, mode)
+
+
 def reserve_file(path: str, mode: int) -> None:
     """Make the reserve: bytes that are given up when the file system is full and somebody has to connect to
     delete.
     """
     descriptor = os.open(os.path.join(path, RESERVE_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
+        _set_mode(descriptor, mode)
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     finally:
         os.close(descriptor)
