@@ -218,7 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
         return Thing(IDS[0], name, KINDS[recipe.kind], value, metadata, footprint, rows)
 
     def without_orphans(self, object_id: ObjectID | None) -> None:
-        """What a dead client was building may still have the id: nothing can be foretold before a recovery."""
+        """What a dead client was building may still have the id: nothing is certain before a recovery."""
         if object_id is not None and self.unsettled:
             self.settle(LOCAL[0])
 
