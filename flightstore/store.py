@@ -92,21 +92,26 @@ class Store(AbstractStore):
 
     @property
     def _conn(self) -> Connection:
+        conn = self._attached
+        conn.refuse_destroyed()
+        return conn
+
+    @property
+    def _attached(self) -> Connection:
         conn = self._connection
         if conn is None:
             raise StoreClosed("this store handle was closed", hint="connect again")
-        conn.refuse_destroyed()
         return conn
 
     @property
     def path(self) -> str:
         """Directory of the store."""
-        return self._conn.path
+        return self._attached.path
 
     @property
     def capacity_bytes(self) -> int:
         """Upper bound of the memory for payload."""
-        return self._conn.capacity_bytes
+        return self._attached.capacity_bytes
 
     # --- putting ---
 

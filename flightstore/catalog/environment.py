@@ -116,6 +116,7 @@ class Catalog:
                 hint="direct clients need read and write permission on the store's directory and files",
             ) from error
         except lmdb.Error as error:
+            self._guard()
             raise StoreDamaged(
                 f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
             ) from error

@@ -443,10 +443,21 @@ def connection_for(path: str, busy_timeout_s: float) -> Connection:
     with _registry:
         connection = _connections.get(identity.nonce)
         if connection is None:
-            connection = _connections[identity.nonce] = _open(path, control, busy_timeout_s)
+            connection = _connections[identity.nonce] = _open_unless_destroyed(path, control, busy_timeout_s)
         connection.busy_timeout_s = busy_timeout_s
         connection.handles += 1
         return connection
+
+
+def _open_unless_destroyed(path: str, control: Control, busy_timeout_s: float) -> Connection:
+    try:
+        return _open(path, control, busy_timeout_s)
+    except Exception as error:
+        if not control.destroyed:
+            raise
+        # Destroyed while we opened it: whatever went wrong comes of that.
+        hint = "connect again to make a new one"
+        raise StoreClosed(f"the store {path} was destroyed", hint=hint) from error
 
 
 def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:

@@ -106,8 +106,9 @@ def _made(path: str, capacity_bytes: int | None) -> bool:
             return True
     except NotAStore:  # a FileNotFoundError too, but no reason to try again
         raise
-    except FileNotFoundError:
-        if os.path.isdir(path):
+    except FileNotFoundError as error:
+        # The directory itself went, and may be back by now: again. Anything below it is no such race.
+        if error.filename != path:
             raise
         return False
 

@@ -218,7 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
         return Thing(IDS[0], name, KINDS[recipe.kind], value, metadata, footprint, rows)
 
     def without_orphans(self, object_id: ObjectID | None) -> None:
-        """What a dead client was building may still have the id: nothing can be foretold before a recovery."""
+        """What a dead client was building may still have the id: nothing is certain before a recovery."""
         if object_id is not None and self.unsettled:
             self.settle(LOCAL[0])
 
@@ -499,7 +499,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- always ---
 
-    @precondition(lambda self: getattr(self, "clients", None))
+    @precondition(lambda self: bool(getattr(self, "clients", None)))
     @invariant()
     def agrees(self) -> None:
         """The references on each object, and the figures of the store."""
@@ -552,7 +552,7 @@ def explore(machine: type[StoreMachine], *, seconds: float, steps: int = 60, shr
     )
     end, before = time.monotonic() + seconds, StoreMachine.examples
     while time.monotonic() < end:
-        run_state_machine_as_test(machine, settings=chosen)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(machine, settings=chosen)
     return StoreMachine.examples - before
 
 

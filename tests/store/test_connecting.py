@@ -12,6 +12,7 @@ import pytest
 
 import flightstore as fs
 from flightstore.config import parse_bytes
+from flightstore.lifecycle import layout
 from flightstore.testing.children import child, start
 from flightstore.testing.events import Barrier, Gate, wait_for_file
 
@@ -173,14 +174,12 @@ def test_processes_that_make_and_destroy_one_store(store_dir: str) -> None:
         assert sum(process.result() for process in (one, two, three)) >= 30
 
 
-@pytest.mark.parametrize(
-    "left", [[], ["arena"], ["arena", "reserve", "control.new"], ["clients", "new", "catalog"]]
-)
+@pytest.mark.parametrize("left", [[], ["arena"], ["arena", "reserve"], ["clients", "new", "catalog"]])
 def test_what_a_dead_maker_left_is_made_anew(store_dir: str, left: list[str]) -> None:
     with fs.connect(store_dir, capacity="1MiB"):
         pass
-    os.rename(f"{store_dir}/control", f"{store_dir}/control.new")
-    for name in {"arena", "reserve", "control.new", "clients", "new", "catalog"} - set(left):
+    os.rename(f"{store_dir}/control", f"{store_dir}/{layout.UNFINISHED}")
+    for name in {"arena", "reserve", "clients", "new", "catalog"} - set(left):
         subprocess.run(["rm", "-r", f"{store_dir}/{name}"], check=True)
     with fs.connect(store_dir, capacity="2MiB") as store:
         assert store.capacity_bytes == 2 << 20
@@ -215,15 +214,15 @@ def test_a_closed_handle_says_so(store: fs.Store, store_dir: str) -> None:
 
 
 @pytest.mark.req("API-1")
-def test_objects_and_views_outlive_their_handle(store: fs.Store) -> None:
+def test_objects_and_views_outlive_their_handle(store: fs.Store, store_dir: str) -> None:
     def use() -> tuple[bytes, bytes, int, int]:
-        handle = fs.connect(store.path)
+        handle = fs.connect(store_dir)
         store.close()
         handle.put(b"abc" * 1000, "a")
         obj, view = handle.get("a"), handle.get("a").value()
         handle.close()
         refs = len(obj.holders())
-        with fs.connect(store.path) as again:
+        with fs.connect(store_dir) as again:
             return bytes(obj.value()), bytes(view), refs, again.stat("a").refs
 
     assert child(use) == (b"abc" * 1000, b"abc" * 1000, 1, 2)

@@ -90,7 +90,7 @@ def test_mutable_bytes_are_copied(store: fs.Store) -> None:
 @pytest.mark.req("API-3", "API-14")
 @pytest.mark.parametrize("ref", ["nothing", ObjectID(b"nothing")])
 def test_get_of_nothing(store: fs.Store, ref: fs.Ref) -> None:
-    with pytest.raises(fs.ObjectNotFound, match="nothing|id:6e6f7468696e67") as failure:
+    with pytest.raises(fs.ObjectNotFound, match=r"nothing|id:6e6f7468696e67") as failure:
         store.get(ref)
     assert isinstance(failure.value, KeyError)
     assert not isinstance(failure.value, TimeoutError)

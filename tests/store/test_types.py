@@ -235,7 +235,7 @@ def test_another_process_reads_the_same_value(differences: dict[str, str], case:
 @pytest.mark.req("TYP-4")
 @pytest.mark.parametrize("value", [None, 5, "text", [1], {"a": 1}, Point(1, 2), np.array([None])], ids=repr)
 def test_what_only_pickle_could_take_is_refused(store: fs.Store, value: Any) -> None:
-    with pytest.raises(fs.NotStorable, match="pickle|object") as failure:
+    with pytest.raises(fs.NotStorable, match=r"pickle|object") as failure:
         store.put(value, "a", pickle=False)
     assert failure.value.hint
     with pytest.raises(fs.NotStorable):
