@@ -49,11 +49,12 @@ def test_a_fork_does_not_lead_into_the_store_made_anew(path: str) -> None:
 @pytest.mark.req("FAIL-2")
 def test_a_late_remover_spares_the_store_made_anew(path: str) -> None:
     store = flightstore.connect(path, capacity=CAPACITY_BYTES)
+    marked = store._conn.control.identity.nonce
     store._conn.exclusive(store._conn.control.mark_destroyed)  # as far as destroy() got
     store.close()
     other = flightstore.connect(path, capacity=CAPACITY_BYTES)
     other.put(b"another", "name")
-    layout.remove_store(path)  # and now the rest
+    layout.remove_store(path, marked)  # and now the rest
     assert plain(other.get("name")) == b"another"
     other.close()
 
