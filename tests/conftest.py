@@ -13,8 +13,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +152,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out for want of a component")
     for nodeid, reason in left_out:
         terminalreporter.line(f"{nodeid}: needs {reason}")
+
+
+@pytest.fixture
+def store_dir() -> Iterator[Path]:
+    """A path in memory where no store is yet; whatever is made there is removed after the test."""
+    parent = Path(tempfile.mkdtemp(prefix="flightstore-test-", dir="/dev/shm"))
+    yield parent / "store"
+    shutil.rmtree(parent)

@@ -15,6 +15,7 @@ Rules, each found by breaking it:
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from typing import Any, cast
 import lmdb
 
 from flightstore.catalog import keys
-from flightstore.errors import StoreDamaged, StoreVersionMismatch
+from flightstore.errors import StoreAccessDenied, StoreDamaged, StoreVersionMismatch
 
 __all__ = ["Catalog", "create_catalog"]
 
@@ -31,6 +32,7 @@ CATALOG_VERSION = 1
 MAX_READERS = 4096
 LOCK_FILE_BYTES = 64 * (MAX_READERS + 64)  # a cache line per reader, and the header
 _PAGES_PER_LAG = 16
+_PAGES_PER_OBJECT = 6
 FULL_SHARE = 0.9
 """Creates are refused beyond this share of the catalog, so that deletes always fit."""
 
@@ -44,13 +46,18 @@ def create_catalog(path: str, map_bytes: int, mode: int, first_records: dict[byt
     os.mkdir(path)
     descriptor = os.open(os.path.join(path, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
+        os.fchmod(descriptor, mode)  # the umask may have taken from it
         os.posix_fallocate(descriptor, 0, LOCK_FILE_BYTES)
     finally:
         os.close(descriptor)  # before LMDB opens it: afterwards, closing would drop LMDB's locks
-    env = _open(path, map_bytes, mode)
+    try:
+        env = _open(path, map_bytes, mode)
+    except lmdb.DiskError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
     try:
         descriptor = os.open(os.path.join(path, "data.mdb"), os.O_RDWR | os.O_CLOEXEC)
         try:
+            os.fchmod(descriptor, mode)
             os.posix_fallocate(descriptor, 0, map_bytes)  # not earlier: LMDB refuses a file of zeros
         finally:
             os.close(descriptor)
@@ -103,6 +110,11 @@ class Catalog:
             env = _open(self.path, self.map_bytes, self._mode)
             with env.begin() as txn:
                 raw = txn.get(keys.FORMAT)
+        except lmdb.ReadonlyError as error:  # LMDB's word for a file that may not be opened for writing
+            raise StoreAccessDenied(
+                f"no permission to use the catalog: {error}",
+                hint="direct clients need read and write permission on the store's directory and files",
+            ) from error
         except lmdb.Error as error:
             raise StoreDamaged(
                 f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
@@ -172,8 +184,21 @@ class Catalog:
         env.reader_check()  # the dead hold nobody up
         return self.lagging_readers() != []
 
-    def lagging_readers(self) -> list[tuple[int, int]]:
+    def batch(self, most: int) -> int:
+        """How many objects one transaction may delete or free, at most `most`.
+
+        LMDB copies every page that a transaction changes, and can use the old ones only afterwards: one
+        object changes some four pages, and all of them must find room in what the records leave free.
+        """
+        with self.gate:
+            free_pages = (self.map_bytes - live_bytes(self.environment())) // 4096
+        return max(min(free_pages // _PAGES_PER_OBJECT, most), 8)
+
+    def lagging_readers(self, least: int | None = None) -> list[tuple[int, int]]:
         """(process id, transactions behind) of readers that keep pages from being reused, the worst first.
+
+        Args:
+            least: How many transactions behind count; None for what this catalog does not tolerate.
 
         How far behind is too far depends on the catalog: each transaction leaves some ten old pages, which
         cannot be used again while a reader may look at them.
@@ -181,7 +206,7 @@ class Catalog:
         with self.gate:
             env = self.environment()
             free_pages = (self.map_bytes - live_bytes(env)) // 4096
-            tolerated = min(max(free_pages // _PAGES_PER_LAG, 32), 1000)
+            tolerated = least or min(max(free_pages // _PAGES_PER_LAG, 32), 1000)
             last = env.info()["last_txnid"]
             found = []
             for line in env.readers().splitlines()[1:]:

@@ -54,9 +54,9 @@ __all__ = ["Connection", "connection_for", "release_connection"]
 
 T = TypeVar("T")
 NO_ROOM = layout.NO_ROOM
+_READER_PAUSE_S = 0.002
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 _UNDO_WAIT_S = 0.5
-_PAGES_WAIT_S = 2.0
 
 
 class Connection:
@@ -164,6 +164,9 @@ class Connection:
     def write(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in one write transaction; commit, or on any exception change nothing.
 
+        `work` may run again: a reader that lost its processor in the middle of a transaction can fill the
+        catalog with old pages within milliseconds, and is waited for.
+
         Raises:
             StoreBusy: the lock was not to be had within ``busy_timeout_s``.
             CatalogFull: the catalog has no room for the change.
@@ -190,15 +193,21 @@ class Connection:
         in a small catalog a few hundred transactions use all pages up. A reader that was stopped for longer
         is named by the error.
         """
-        deadline = time.monotonic() + min(self.busy_timeout_s, _PAGES_WAIT_S)
-        while error.catalog_used_bytes < FULL_SHARE * error.catalog_bytes and time.monotonic() < deadline:
-            self.catalog.clear_stale_readers()
-            time.sleep(0.001)
+        until = time.monotonic() + self.busy_timeout_s
+        while time.monotonic() < until and self._reader_will_go_on():
+            time.sleep(_READER_PAUSE_S)  # nobody rings when a read transaction ends
             try:
                 return again()
             except CatalogFull as still:
                 error = still
         raise error
+
+    def _reader_will_go_on(self) -> bool:
+        """Whether old pages are kept for a reader that is running, and so will soon let go of them."""
+        if self.catalog.used_bytes() > self.catalog.map_bytes * FULL_SHARE:
+            return False
+        worst = self.catalog.lagging_readers(least=1)[:1]
+        return all(kernel.process_state(pid) not in ("T", "t") for pid, _ in worst)
 
     def _write(self, work: Callable[[WriteTransaction], T]) -> T:
         lock = self.control.lock
@@ -286,7 +295,8 @@ class Connection:
     def catalog_full(self) -> CatalogFull:
         """The error for a catalog that has no room."""
         size, used = self.catalog.map_bytes, self.catalog.used_bytes()
-        lagging = self.catalog.lagging_readers()
+        crowded = used > size * FULL_SHARE
+        lagging = [] if crowded else self.catalog.lagging_readers(least=1)[:1]
         readers = ", ".join(f"process {pid} ({behind:,} transactions behind)" for pid, behind in lagging)
         error = CatalogFull(
             f"the catalog of {self.path} is full: {used:,} of {size:,} bytes hold records"

@@ -128,7 +128,10 @@ def _check_inside(directory: str, control: Control) -> list[Finding]:
         return [*found, Finding("catalog", PROBLEM, error.message, error.hint)]
     try:
         catalog = connection.catalog
-        found.append(check_readers(catalog.lagging_readers()))
+        stopped = [
+            one for one in catalog.lagging_readers(least=1) if kernel.process_state(one[0]) in ("T", "t")
+        ]
+        found.append(check_readers(sorted({*catalog.lagging_readers(), *stopped}, key=lambda one: -one[1])))
         found.append(check_catalog(catalog.used_bytes(), catalog.map_bytes))
     finally:
         release_connection(connection)

@@ -10,7 +10,7 @@ barrier.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -38,7 +38,15 @@ def resolve(tx: WriteTransaction, session: int, ref: Ref) -> bytes | None:
 
 def delete(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
     """Delete objects, whoever reads them; returns how many there were."""
+    wanted, count = list(refs), 0
+    while wanted:
+        now = conn.catalog.batch(_BATCH)
+        count += _delete(conn, session, wanted[:now])
+        del wanted[:now]
+    return count
 
+
+def _delete(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
     def work(tx: WriteTransaction) -> int:
         count = 0
         for ref in refs:
@@ -82,6 +90,15 @@ def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
     whoever sees the mark while holding the lock knows that nobody is probing, and takes it away.
     """
 
+    wanted, count = list(refs), 0
+    while wanted:
+        now = conn.catalog.batch(_BATCH)
+        count += _delete_unused(conn, session, wanted[:now])
+        del wanted[:now]
+    return count
+
+
+def _delete_unused(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
     def both_steps() -> int:
         probed = conn.transact(lambda tx: _mark(tx, session, refs))
         kernel.membarrier()
@@ -152,16 +169,17 @@ def sweep(conn: Connection) -> tuple[int, int]:
 
 def _sweep_batch(conn: Connection) -> tuple[int, int, bool]:
     kernel.membarrier()
-    return conn.transact(lambda tx: _free_unheld(tx, conn.clients.held()))
+    most = conn.catalog.batch(_BATCH)
+    return conn.transact(lambda tx: _free_unheld(tx, conn.clients.held(), most))
 
 
-def _free_unheld(tx: WriteTransaction, held: set[int]) -> tuple[int, int, bool]:
+def _free_unheld(tx: WriteTransaction, held: set[int], most: int) -> tuple[int, int, bool]:
     records = (decode_record(raw) for _, raw in tx.records(keys.DYING))
     free = [record for record in records if record.serial not in held]
-    batch = free[:_BATCH]
+    batch = free[:most]
     freed = extents.give_back(tx, (extent for record in batch for extent in record.extents))
     for record in batch:
         tx.drop_dying(record)
     tx.counters.swept_dying = tx.counters.dying
     tx.counters.swept_bytes = tx.counters.dying_bytes
-    return len(batch), freed, len(free) > _BATCH
+    return len(batch), freed, len(free) > most

@@ -90,14 +90,20 @@ def _has_control(path: str) -> bool:
 def _made(path: str, capacity_bytes: int | None) -> bool:
     """Make the store unless somebody was faster; False when its directory was removed meanwhile: again."""
     os.makedirs(path, mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
-        # The lock may be that of a directory which its destroyer has removed since it was opened.
-        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return False
-        if not os.path.exists(os.path.join(path, "control")):
-            _make(path, capacity_bytes)
-        return True
-    return False
+    try:
+        with _locked(path) as descriptor:
+            # The lock may be that of a directory which its destroyer has removed since it was opened.
+            if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return False
+            if not os.path.exists(os.path.join(path, "control")):
+                _make(path, capacity_bytes)
+            return True
+    except NotAStore:  # a FileNotFoundError too, but no reason to try again
+        raise
+    except FileNotFoundError:
+        if os.path.isdir(path):
+            raise
+        return False
 
 
 def no_room_for(path: str, what: str) -> StoreFull:
@@ -107,9 +113,9 @@ def no_room_for(path: str, what: str) -> StoreFull:
         existing = os.path.dirname(existing)
     figures = os.statvfs(existing)
     free = figures.f_bavail * figures.f_frsize
-    inodes = ", and no inodes" if figures.f_files and not figures.f_favail else ""
+    inodes = f" and {figures.f_favail:,} inodes" if figures.f_files else ""
     error = StoreFull(
-        f"the file system of {path} has no room for {what}; {free:,} bytes are free{inodes}",
+        f"the file system of {path} has no room for {what}; {free:,} bytes{inodes} are free",
         hint="free memory there ('flightstore doctor' lists forgotten stores), or name another directory",
     )
     error.free_bytes = free
@@ -165,7 +171,9 @@ def _make(path: str, capacity_bytes: int | None) -> None:
             hint="name a directory that does not exist yet, or an empty one",
         )
     mode = file_mode(path)
-    os.close(os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    _set_mode(descriptor, mode)
+    os.close(descriptor)
     _clear(path)
     capacity = _checked_capacity(path, capacity_bytes)
     arena_bytes = config.ADDRESSES_PER_BYTE * capacity
@@ -199,12 +207,19 @@ def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> N
     os.chmod(os.path.join(path, "catalog"), os.stat(path).st_mode & 0o3777)
 
 
+def _set_mode(descriptor: int, mode: int) -> None:
+    """Give a file its permissions, whatever the umask; what another user left there keeps its own."""
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, mode)
+
+
 def reserve_file(path: str, mode: int) -> None:
     """Make the reserve: bytes that are given up when the file system is full and somebody has to connect to
     delete.
     """
     descriptor = os.open(os.path.join(path, RESERVE_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
+        _set_mode(descriptor, mode)
         os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     finally:
         os.close(descriptor)

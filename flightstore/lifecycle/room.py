@@ -72,6 +72,8 @@ def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None
             return False
     except _NotBacked as error:
         refusal = error
+        if _punch_for_memory(conn, nbytes, align):
+            return False
     if recovery.recover(conn, thorough=False).freed_bytes:
         return False
     if _fits(conn, nbytes, align, looks=None):
@@ -211,22 +213,52 @@ def _punch_and_grow(conn: Connection, nbytes: int, align: int) -> bool:
     return bool(ranges) and _grow(conn, nbytes, align)
 
 
+def _punch_for_memory(conn: Connection, nbytes: int, align: int) -> bool:
+    """The same where the system has no memory: what unsuitable warm ranges give back serves the growth."""
+    try:
+        with _moving(conn) as mine:
+            ranges = conn.write(lambda tx: _begin_punch(conn, tx, mine, nbytes, align, refused=True))
+            for start, end in ranges:
+                conn.arena.punch(start, end - start)
+            conn.write(lambda tx: _make_cold(tx, ranges))
+        return bool(ranges) and _grow_by(conn, nbytes, align, 0)
+    except _NotBacked:
+        return False  # others were faster
+
+
+def _make_cold(tx: WriteTransaction, ranges: list[tuple[int, int]]) -> None:
+    for start, end in ranges:
+        extents.make_cold(tx, start, end)
+
+
 def _plan_punch(
-    conn: Connection, tx: WriteTransaction, nbytes: int, align: int
-) -> tuple[allocator.Growth | None, allocator.Punch | None]:
-    """The growth that is wanted (None for lack of addresses), and what to punch for it (None: no use)."""
+    conn: Connection, tx: WriteTransaction, nbytes: int, align: int, *, refused: bool
+) -> allocator.Punch | None:
+    """What to punch so that a growth fits, None when that is no use.
+
+    That is what the capacity lacks; all that the growth takes when the system refuses memory; and all there
+    is when no run of addresses is long enough.
+    """
     plan = _plan(conn, tx, nbytes, align, step_bytes=0)
-    wanted = plan.lacking_bytes if plan is not None else conn.arena.arena_bytes
-    punch = allocator.plan_punch(tx.warm.largest_first(), wanted, keep_end=plan.start if plan else None)
-    enough = punch.freed_bytes >= wanted if plan is not None else punch.ranges
-    return plan, punch if enough else None
+    if plan is None:
+        punch = allocator.plan_punch(tx.warm.largest_first(), conn.arena.arena_bytes)
+        return punch if punch.ranges else None
+    wanted = plan.end - plan.start if refused else plan.lacking_bytes
+    punch = allocator.plan_punch(tx.warm.largest_first(), wanted, keep_end=plan.start)
+    return punch if punch.freed_bytes >= wanted else None
 
 
 def _begin_punch(
-    conn: Connection, tx: WriteTransaction, mine: list[int], nbytes: int, align: int
+    conn: Connection,
+    tx: WriteTransaction,
+    mine: list[int],
+    nbytes: int,
+    align: int,
+    *,
+    refused: bool = False,
 ) -> list[tuple[int, int]]:
     """Put the warm ranges that are to be punched into transit."""
-    _, punch = _plan_punch(conn, tx, nbytes, align)
+    punch = _plan_punch(conn, tx, nbytes, align, refused=refused)
     if punch is None:
         return []
     tx.warm.apply(punch.edit.removed, punch.edit.added)
@@ -288,7 +320,7 @@ def _is_full(
         return False  # somebody is changing the backing of a range: room may come of it at once
     if allocator.allocate(tx.warm, nbytes, align=align, looks=None) is not None:
         return False
-    return refusal is not None or _plan_punch(conn, tx, nbytes, align)[1] is None
+    return _plan_punch(conn, tx, nbytes, align, refused=refusal is not None) is None
 
 
 def _check_cgroup(nbytes: int) -> None:

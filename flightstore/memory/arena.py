@@ -28,6 +28,7 @@ def create_arena(path: str, arena_bytes: int, mode: int) -> None:
     """Create the arena's file with all its addresses and no memory."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
+        os.fchmod(descriptor, mode)  # the umask may have taken from it
         os.ftruncate(descriptor, arena_bytes)
     finally:
         os.close(descriptor)

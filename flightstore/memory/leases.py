@@ -89,7 +89,10 @@ class ClientFile:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptor (and so drop the lock); the mapping stays for leases that are still out."""
+        """Close the descriptor; the mapping stays for leases that are still out.
+
+        The lock goes with the later of the two: Python's mmap keeps a copy of the descriptor.
+        """
         if self.descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.descriptor)
@@ -107,6 +110,7 @@ def new_client_file(store_path: str, mode: int, entries: int = _FIRST_ENTRIES) -
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.fchmod(descriptor, mode)  # the umask may have taken from it
         os.ftruncate(descriptor, FILE_BYTES)
         file = ClientFile(path, client, descriptor)
         file.reserve(max(entries, _FIRST_ENTRIES))
