@@ -47,7 +47,7 @@ def test_wait_for_some_of_many(store: Store) -> None:
 @pytest.mark.req("FAIL-2")
 def test_a_writer_that_dies_between_commit_and_bell(store: Store) -> None:
     """The bell is never rung: who waits looks again by itself within about a second."""
-    store.put(b"", "first")  # so that the memory is there, and the next put is one transaction
+    store.put(b"first", "first")  # so that the memory is there, and the next put is one transaction
     asleep = threading.Event()
     took: list[float] = []
 
