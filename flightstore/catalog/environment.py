@@ -119,6 +119,12 @@ class Catalog:
             raise StoreDamaged(
                 f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
             ) from error
+        try:
+            # Again: removing follows marking, so a store not marked by now was not replaced before we opened.
+            self._guard()
+        except BaseException:
+            env.close()
+            raise
         version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
             env.close()

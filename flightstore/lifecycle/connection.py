@@ -187,14 +187,14 @@ class Connection:
             return self._when_pages_return(error, lambda: self._exclusive(work))
 
     def _when_pages_return(self, error: CatalogFull, again: Callable[[], T]) -> T:
-        """Try again while it is not records that fill the catalog, but old pages kept for a reader.
+        """Try again while it is not records that fill the catalog, but old pages kept for a reader that runs.
 
         As a rule the scheduler has only taken its turn away between two lines; meanwhile others write on, and
-        in a small catalog a few hundred transactions use all pages up. A reader that was stopped for longer
-        is named by the error.
+        in a small catalog a few hundred transactions use all pages up.
         """
-        until = time.monotonic() + self.busy_timeout_s
-        while time.monotonic() < until and self._reader_will_go_on():
+        deadline = time.monotonic() + self.busy_timeout_s
+        while self._reader_will_go_on() and time.monotonic() < deadline:
+            self.catalog.clear_stale_readers()
             time.sleep(_READER_PAUSE_S)  # nobody rings when a read transaction ends
             try:
                 return again()

@@ -27,7 +27,13 @@ from flightstore.errors import InvalidArgument, NotAStore, StoreAccessDenied, St
 from flightstore.memory import cgroup, kernel
 from flightstore.memory.allocator import size_class
 from flightstore.memory.arena import create_arena
-from flightstore.memory.control import CONTROL_BYTES, Control, Identity, write_control
+from flightstore.memory.control import (
+    CONTROL_BYTES,
+    Control,
+    Identity,
+    is_marked_destroyed,
+    write_control,
+)
 
 __all__ = ["RESERVE_FILE", "ensure_store", "file_mode", "remove_store", "rounded_capacity"]
 
@@ -47,7 +53,7 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         StoreFull: the memory file system has no room for its catalog.
         StoreAccessDenied: no permission.
     """
-    if _has_control(path):
+    if _is_made(path):
         return
     if not create:
         raise NotAStore(f"there is no store at {path}", hint="connect without create=False to make one")
@@ -95,7 +101,7 @@ def _made(path: str, capacity_bytes: int | None) -> bool:
             # The lock may be that of a directory which its destroyer has removed since it was opened.
             if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return False
-            if not os.path.exists(os.path.join(path, "control")):
+            if not _is_made(path):
                 _make(path, capacity_bytes)
             return True
     except NotAStore:  # a FileNotFoundError too, but no reason to try again
@@ -104,6 +110,13 @@ def _made(path: str, capacity_bytes: int | None) -> bool:
         if os.path.isdir(path):
             raise
         return False
+
+
+def _is_made(path: str) -> bool:
+    """Whether there is a store. One that is marked as destroyed is none: whoever marked it may have died
+    before it removed the files, and nobody could write to it ever again.
+    """
+    return _has_control(path) and not is_marked_destroyed(path)
 
 
 def no_room_for(path: str, what: str) -> StoreFull:
@@ -162,9 +175,11 @@ def _locked(path: str) -> Iterator[int]:
 
 
 def _make(path: str, capacity_bytes: int | None) -> None:
-    """Make all files, the control file last. Requires the lock on the directory."""
+    """Make all files, the control file last. Requires the lock on the directory, and no store there: a
+    control file, if there is one, bears the mark of destruction.
+    """
     there = set(os.listdir(path))
-    foreign = there - _OUR_FILES if UNFINISHED in there else there
+    foreign = there - _OUR_FILES if there & {UNFINISHED, "control"} else there
     if foreign:
         raise NotAStore(
             f"{path} is not a store and not empty: it holds {min(foreign)!r}",

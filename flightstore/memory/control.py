@@ -24,7 +24,15 @@ from flightstore.errors import NotAStore, StoreAccessDenied, StoreDamaged, Store
 from flightstore.memory import kernel
 from flightstore.memory.writers import MUTEX_BYTES, WritersLock
 
-__all__ = ["BELL_WORDS", "CONTROL_BYTES", "FORMAT_VERSION", "Control", "Identity", "write_control"]
+__all__ = [
+    "BELL_WORDS",
+    "CONTROL_BYTES",
+    "FORMAT_VERSION",
+    "Control",
+    "Identity",
+    "is_marked_destroyed",
+    "write_control",
+]
 
 MAGIC = b"FLTSTORE"
 FORMAT_VERSION = 1
@@ -97,6 +105,18 @@ def write_control(path: str, identity: Identity) -> None:
     WritersLock.initialise(_address(pages) + _MUTEX_AT)
     encoded = identity.encode()
     pages[: len(encoded)] = encoded
+
+
+def is_marked_destroyed(path: str) -> bool:
+    """Whether the store's control file bears the mark; False where it cannot be read."""
+    try:
+        descriptor = os.open(os.path.join(path, "control"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return any(os.pread(descriptor, 8, _DESTROYED_AT))
+    finally:
+        os.close(descriptor)
 
 
 def _address(pages: mmap.mmap) -> int:

@@ -136,6 +136,7 @@ class Watched:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
+        self._outlast_group()
         while self.receive(timeout_s=0):
             pass
         self._ending = Ending(
@@ -149,6 +150,18 @@ class Watched:
         for fd in (self._control_fd, self._bulk_fd, self._stack_fd):
             os.close(fd)
         return self._ending
+
+    def _outlast_group(self) -> None:
+        """Wait until what the child forked is gone for good.
+
+        A process that exits closes its descriptors one after the other: the end of file on the control pipe
+        can come while it still holds the locks it had on other files.
+        """
+        end = time.monotonic() + 10
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, 0)  # raises when nobody is left, which is nearly always so
+            while _group_members(self.pid) and time.monotonic() < end:
+                time.sleep(0.001)
 
     def _dump_stacks(self) -> None:
         """Have each process of the group write its stacks; nothing tells when a dump is complete, so look."""

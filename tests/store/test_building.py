@@ -189,7 +189,9 @@ def test_a_size_is_a_number_of_bytes(store: fs.Store, nbytes: object) -> None:
 
 
 @pytest.mark.req("API-2")
-def test_building_goes_on_after_the_handle_was_closed(store: fs.Store, another: Callable[[], fs.Store]) -> None:
+def test_building_goes_on_after_the_handle_was_closed(
+    store: fs.Store, another: Callable[[], fs.Store]
+) -> None:
     handle = another()
     builder = handle.create(3, "a")
     handle.close()

@@ -20,7 +20,12 @@ def run_python(code: str, **environment: str) -> str:
     """Run code in a fresh interpreter with these environment variables; its output."""
     known = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=known | environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        env=known | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return done.stdout.strip()
 
@@ -160,11 +165,17 @@ def test_processes_that_make_and_destroy_one_store(store_dir: str) -> None:
         return whole
 
     barrier = Barrier(3)
-    with start(come_and_go, barrier) as one, start(come_and_go, barrier) as two, start(come_and_go, barrier) as three:
+    with (
+        start(come_and_go, barrier) as one,
+        start(come_and_go, barrier) as two,
+        start(come_and_go, barrier) as three,
+    ):
         assert sum(process.result() for process in (one, two, three)) >= 30
 
 
-@pytest.mark.parametrize("left", [[], ["arena"], ["arena", "reserve", "control.new"], ["clients", "new", "catalog"]])
+@pytest.mark.parametrize(
+    "left", [[], ["arena"], ["arena", "reserve", "control.new"], ["clients", "new", "catalog"]]
+)
 def test_what_a_dead_maker_left_is_made_anew(store_dir: str, left: list[str]) -> None:
     with fs.connect(store_dir, capacity="1MiB"):
         pass

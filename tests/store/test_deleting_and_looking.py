@@ -91,7 +91,13 @@ def test_stat(store: fs.Store) -> None:
     object_id = store.put(table, "t", metadata={"x": 1})
     info = store.stat("t")
     assert info == store.stat(object_id) == store.list("t")[0]
-    assert (info.id, info.name, info.kind, info.num_rows, info.metadata) == (object_id, "t", "table", 3, {"x": 1})
+    assert (info.id, info.name, info.kind, info.num_rows, info.metadata) == (
+        object_id,
+        "t",
+        "table",
+        3,
+        {"x": 1},
+    )
     assert (info.refs, info.pinned, info.state, info.creator_pid) == (0, False, "sealed", os.getpid())
     assert before <= info.created_ns <= time.time_ns()
     assert info.nbytes >= table.nbytes

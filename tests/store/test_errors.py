@@ -62,7 +62,11 @@ FAILURES: dict[str, tuple[type[fs.FlightStoreError], Callable[[fs.Store], object
     "get": (fs.ObjectNotFound, lambda store: store.get("what"), "'what'"),
     "get with timeout": (fs.GetTimeout, lambda store: store.get("what", timeout=0.001), "'what'"),
     "stat": (fs.ObjectNotFound, lambda store: store.stat(fs.ObjectID(b"id")), "id:6964"),
-    "taken id": (fs.ObjectExists, lambda store: store.put(b"", object_id=fs.ObjectID(b"taken")), "id:74616b656e"),
+    "taken id": (
+        fs.ObjectExists,
+        lambda store: store.put(b"", object_id=fs.ObjectID(b"taken")),
+        "id:74616b656e",
+    ),
     "no room": (fs.StoreFull, lambda store: store.put(bytes(17 << 20)), "17,825,792"),
     "function": (fs.NotStorable, lambda store: store.put(lambda: None), "function"),
     "no pickle": (fs.NotStorable, lambda store: store.put({"a": 1}, pickle=False), "dict"),

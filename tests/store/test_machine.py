@@ -51,7 +51,11 @@ def test_the_machine_refuses_a_false_full(store: fs.Store) -> None:
     executor = Executor(lambda: store)
     room = Room(store.capacity_bytes, Model(), executor)
     error = StoreFull("no room")
-    error.asked_bytes, error.capacity_bytes, error.free_bytes = 4096, store.capacity_bytes, store.capacity_bytes
+    error.asked_bytes, error.capacity_bytes, error.free_bytes = (
+        4096,
+        store.capacity_bytes,
+        store.capacity_bytes,
+    )
     with pytest.raises(AssertionError, match="false StoreFull"):
         room.check_full(error, 4096)
     with pytest.raises(AssertionError, match="false StoreFull"):

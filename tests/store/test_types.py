@@ -40,7 +40,23 @@ def bytes_like() -> dict[str, Any]:
 def arrays() -> dict[str, Any]:
     found: dict[str, Any] = {
         str(np.dtype(code)): np.arange(-12, 12).astype(code).reshape(2, 3, 4)
-        for code in ("?", "i1", "u1", "i2", "<i4", ">i4", "i8", "u8", "f2", "f4", ">f8", "f8", "c8", "c16", "g")
+        for code in (
+            "?",
+            "i1",
+            "u1",
+            "i2",
+            "<i4",
+            ">i4",
+            "i8",
+            "u8",
+            "f2",
+            "f4",
+            ">f8",
+            "f8",
+            "c8",
+            "c16",
+            "g",
+        )
     }
     found |= {
         "fortran": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
@@ -83,7 +99,9 @@ def tables() -> dict[str, Any]:
         "null": pa.nulls(3),
     }
     whole = pa.table(columns)
-    required = pa.schema([pa.field("n", pa.int8(), nullable=False, metadata={"unit": "kg"})], {"made": "here"})
+    required = pa.schema(
+        [pa.field("n", pa.int8(), nullable=False, metadata={"unit": "kg"})], {"made": "here"}
+    )
     return {
         "every type": whole,
         "slice": whole.slice(1, 1),
@@ -159,10 +177,16 @@ def difference(expected: Any, got: Any) -> str:
         except AssertionError as error:
             return str(error)
         contiguous = expected.flags.f_contiguous and not expected.flags.c_contiguous
-        return "" if got.flags.f_contiguous == contiguous or expected.ndim < 2 or not expected.size else "order"
+        return (
+            "" if got.flags.f_contiguous == contiguous or expected.ndim < 2 or not expected.size else "order"
+        )
     if isinstance(expected, pa.Table | pa.RecordBatch):
         got.validate(full=True)
-        return "" if got.equals(expected, check_metadata=True) and got.num_rows == expected.num_rows else f"{got}"
+        return (
+            ""
+            if got.equals(expected, check_metadata=True) and got.num_rows == expected.num_rows
+            else f"{got}"
+        )
     if isinstance(expected, pd.DataFrame):
         try:
             pd.testing.assert_frame_equal(got, expected)

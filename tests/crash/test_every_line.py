@@ -1,0 +1,66 @@
+"""Every operation, killed at the first hit of each line that it executes.
+
+The rows, and what is checked after each death, are in flightstore.testing.crashtable, crashspecial and
+crashscenes; docs/crash-tests.md tells the counts of the exhaustive form. Rows whose victim connects by itself
+differ from the others in few lines: the suite takes those of them where that matters.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from flightstore.testing import crashspecial, crashtable
+from flightstore.testing.crashtable import NEWCOMER
+from flightstore.testing.operations import OPERATIONS
+
+assert crashspecial
+assert crashtable
+
+PROMISES = {
+    "close": ("API-1", "INV-2"),
+    "connect": ("API-1",),
+    "create": ("API-6", "API-7", "FAIL-3"),
+    "delete": ("API-8", "INV-9"),
+    "destroy": ("API-1",),
+    "fork": ("FAIL-4", "INV-2"),
+    "get": ("INV-2",),
+    "look": ("INV-2",),
+    "overwrite": ("INV-9",),
+    "put": ("FAIL-3",),
+    "put-many": ("API-13",),
+    "recover": ("FAIL-3", "INV-2"),
+    "sweep": ("INV-9",),
+    "wait": ("API-12",),
+}
+"""What a row proves beside FAIL-2, by the longest beginning of its name."""
+
+NEWCOMERS_IN_SUITE = ("close", "create-seal", "delete-unused", "destroy", "fork-child", "get", "put-small")
+
+
+def rows() -> list[object]:
+    chosen = [name for name in OPERATIONS if not name.endswith(NEWCOMER)]
+    chosen += [name + NEWCOMER for name in NEWCOMERS_IN_SUITE]
+    return [pytest.param(name, marks=pytest.mark.req("FAIL-2", *promises(name))) for name in chosen]
+
+
+def promises(name: str) -> tuple[str, ...]:
+    return PROMISES[max((start for start in PROMISES if name.startswith(start)), key=len)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", rows())
+def test_killed_at_every_line(name: str) -> None:
+    report = OPERATIONS[name].check(deadline_s=120)
+    assert report.points >= 20
+    assert report.killed == report.points, "the way there is the same every time"
+
+
+@pytest.mark.req("FAIL-2")
+def test_every_operation_has_a_row() -> None:
+    required = {
+        "close", "connect", "connect-making", "create-abort", "create-seal", "delete", "delete-unused",
+        "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
+        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "sweep", "wait",
+    }  # fmt: skip
+    assert required <= OPERATIONS.keys()
+    assert {name + NEWCOMER for name in required - {"connect-making"}} <= OPERATIONS.keys()
