@@ -1,4 +1,5 @@
-"""Forks in the middle of everything: both sides go on reading right values, and can do all that they could."""
+# ruff: noqa: F821 - closures over views that are deleted later on purpose
+"""Forks in the middle of everything: both sides read right values on, and can do all that they could."""
 
 from __future__ import annotations
 
@@ -303,7 +304,7 @@ def test_a_fork_does_not_wait_for_a_stopped_writer(
 
 
 def test_a_sweep_that_listed_the_clients_before_the_fork_sees_the_childs_view(store: Store) -> None:
-    """The one case in which the child's own client file helps nobody: the parent's entry must still be there."""
+    """The case in which the child's own client file helps nobody: the parent's entry must still be there."""
     store.put(content(64, 1), "kept")
     obj = store.get("kept")
     serial = obj._live.record.serial

@@ -1,6 +1,4 @@
-"""Ctrl-C at any moment: KeyboardInterrupt comes out soon, nothing stays pending or locked, the store works
-on.
-"""
+"""Ctrl-C at any moment: it comes out soon, nothing stays pending or locked, and the store works on."""
 
 from __future__ import annotations
 

@@ -129,10 +129,13 @@ def test_closing_the_last_handle_while_threads_work(store_dir: Path, nbytes: int
         handle = flightstore.connect(store_dir, capacity="32MiB")
 
         def work(handle: Store = handle) -> None:
-            with pytest.raises(StoreClosed):
+            def use() -> None:
                 while True:
                     handle.put(piece, "worked")
                     assert bytes(handle.get("worked").value()[:100]) == piece[:100]
+
+            with pytest.raises(StoreClosed):
+                use()
 
         assert run_threads([work, work, handle.close]) == []
     with flightstore.connect(store_dir) as again:
