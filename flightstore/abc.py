@@ -71,11 +71,13 @@ class AbstractStore(ABC):
         atomically: readers of the old object keep it, and it is deleted.
 
         Args:
-            value: A data frame (Arrow, pandas, polars), NumPy array, bytes-like object, or anything
-            picklable. name: 1 to 1,024 bytes of UTF-8, not beginning with ``{`` or ``id:``. object_id: The id
-            to use instead of a generated one. metadata: Anything msgpack can hold (None, numbers, text,
-            bytes, lists, dicts). pickle: False refuses what only pickle could take. timeout: How long to wait
-            for room, seconds; 0 tries once.
+            value: A data frame (Arrow, pandas, polars), NumPy array, bytes-like object, or anything that
+                can be pickled.
+            name: 1 to 1,024 bytes of UTF-8, not beginning with ``{`` or ``id:``.
+            object_id: The id to use instead of a generated one.
+            metadata: Anything msgpack can hold (None, numbers, text, bytes, lists, dicts).
+            pickle: False refuses what only pickle could take.
+            timeout: How long to wait for room, seconds; 0 tries once.
 
         Raises:
             ObjectExists: `object_id` is taken.

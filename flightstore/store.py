@@ -52,8 +52,8 @@ def connect(
         target: Directory of the store, on a memory file system; None for the user's default store
             (FLIGHTSTORE_DIR, or ``/dev/shm/flightstore-<uid>``).
         capacity: Upper bound of the memory for payload: bytes, or text such as ``"8GiB"``. For a new store;
-        connecting
-            to one of another capacity is an error. Default: FLIGHTSTORE_CAPACITY, or 30 % of the file system.
+            connecting to one of another capacity is an error. Default: FLIGHTSTORE_CAPACITY, or 30 % of the
+            file system.
         create: False raises NotAStore instead of making a store.
         busy_timeout: Seconds to wait for another process that is writing before StoreBusy is raised. The last
             value given holds for all handles of this process on this store.

@@ -126,6 +126,7 @@ class LeaseTable:
 
     def __init__(self, register: Callable[[], ClientFile], keepalive: object) -> None:
         self._register = register
+        self._pid = os.getpid()
         self._file: ClientFile | None = None
         self._words = memoryview(bytearray(8 * HEADER_WORDS)).cast("Q")
         self._free: deque[int] = deque()
@@ -176,7 +177,7 @@ class LeaseTable:
         """Clear an entry. For finalizers: takes no lock, calls nothing that could fail."""
         if self._frozen:
             self._given_back_late.append(index)
-        else:
+        elif self._pid == os.getpid():  # a child forked by C code, without our hooks, shares this memory
             self._words[index] = _NOBODY
             self._free.append(index)
 
@@ -250,6 +251,7 @@ class LeaseTable:
     def adopt(self, file: ClientFile | None) -> None:
         """In a forked child: go on in the child's own file; without one, in memory that nobody reads."""
         used = HEADER_WORDS + self.high_water
+        self._pid = os.getpid()
         self._growing = threading.Lock()
         self._file = file
         self._words = file.words if file else memoryview(bytearray(8 * used)).cast("Q")

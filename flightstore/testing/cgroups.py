@@ -145,7 +145,8 @@ def own_memory_group(membership: str, mounts: str) -> tuple[Path, str, int] | No
 
     Args:
         membership: Text of /proc/self/cgroup: ``hierarchy:controllers:group`` lines; version 2 is
-        ``0::group``. mounts: Text of /proc/self/mounts.
+        ``0::group``.
+        mounts: Text of /proc/self/mounts.
     """
     groups = dict(line.split(":", 2)[1:] for line in membership.splitlines())
     for line in mounts.splitlines():

@@ -16,38 +16,16 @@ from flightstore.testing.operations import OPERATIONS
 assert crashspecial
 assert crashtable
 
-PROMISES = {
-    "close": ("API-1", "INV-2"),
-    "connect": ("API-1",),
-    "create": ("API-6", "API-7", "FAIL-3"),
-    "delete": ("API-8", "INV-9"),
-    "destroy": ("API-1",),
-    "fork": ("FAIL-4", "INV-2"),
-    "get": ("INV-2",),
-    "look": ("INV-2",),
-    "overwrite": ("INV-9",),
-    "put": ("FAIL-3",),
-    "put-many": ("API-13",),
-    "recover": ("FAIL-3", "INV-2"),
-    "sweep": ("INV-9",),
-    "wait": ("API-12",),
-}
-"""What a row proves beside FAIL-2, by the longest beginning of its name."""
-
 NEWCOMERS_IN_SUITE = ("close", "create-seal", "delete-unused", "destroy", "fork-child", "get", "put-small")
 
 
-def rows() -> list[object]:
+def rows() -> list[str]:
     chosen = [name for name in OPERATIONS if not name.endswith(NEWCOMER)]
-    chosen += [name + NEWCOMER for name in NEWCOMERS_IN_SUITE]
-    return [pytest.param(name, marks=pytest.mark.req("FAIL-2", *promises(name))) for name in chosen]
-
-
-def promises(name: str) -> tuple[str, ...]:
-    return PROMISES[max((start for start in PROMISES if name.startswith(start)), key=len)]
+    return chosen + [name + NEWCOMER for name in NEWCOMERS_IN_SUITE]
 
 
 @pytest.mark.slow
+@pytest.mark.req("FAIL-2", "FAIL-3", "FAIL-4", "INV-2", "INV-9", "API-1", "API-6", "API-7", "API-8", "API-13")
 @pytest.mark.parametrize("name", rows())
 def test_killed_at_every_line(name: str) -> None:
     report = OPERATIONS[name].check(deadline_s=120)
