@@ -281,9 +281,9 @@ def _default_capacity(path: str) -> int:
     return max(share if headroom is None else min(share, headroom), config.MIN_CAPACITY_BYTES)
 
 
-def _clear(path: str) -> None:
+def _clear(path: str, sign: str = UNFINISHED) -> None:
     """Remove all our files but the one that says they are ours."""
-    for name in _OUR_FILES - {UNFINISHED}:
+    for name in _OUR_FILES - {sign}:
         target = os.path.join(path, name)
         if os.path.isdir(target):
             shutil.rmtree(target)
@@ -298,16 +298,19 @@ def file_mode(path: str) -> int:
 
 
 def remove_store(path: str, nonce: bytes) -> None:
-    """Remove a store's files, and its directory unless it is a mount point or holds more.
+    """Remove the files of a store that is marked as destroyed, and its directory unless it is a mount point or
+    holds more.
+
+    The control file goes last: marked, it is no store to anybody, and says that the rest is ours, should this
+    process die on the way. It must not become part of another store: its pages are mapped by our clients.
 
     Does nothing when the store is gone already, or another one was made in its place.
     """
     with contextlib.suppress(FileNotFoundError, NotAStore), _locked(path):
         if Control(path).identity.nonce != nonce:
             return
-        os.rename(os.path.join(path, "control"), os.path.join(path, UNFINISHED))
-        _clear(path)
-        os.unlink(os.path.join(path, UNFINISHED))
+        _clear(path, sign="control")
+        os.unlink(os.path.join(path, "control"))
         with contextlib.suppress(OSError):
             os.rmdir(path)
 
