@@ -298,7 +298,7 @@ def file_mode(path: str) -> int:
 
 
 def remove_store(path: str, nonce: bytes) -> None:
-    """Remove the files of a store that is marked as destroyed, and its directory unless it is a mount point or
+    """Remove the files of a store marked as destroyed, and its directory unless it is a mount point or
     holds more.
 
     The control file goes last: marked, it is no store to anybody, and says that the rest is ours, should this
