@@ -115,6 +115,15 @@ def _verify_destroyed(scene: Scene, outcome: Outcome) -> None:
         store.close()
 
 
+def _raze(scene: Scene) -> None:
+    """The store that was made anew has no bystander: it does not go back into the pool."""
+    if scene.survivor is not None:
+        scene.survivor.close()
+    if scene.bystander is not None:
+        scene.bystander.kill()
+    _remove(scene.path)
+
+
 for _survivor in (True, False):
     register(
         Operation(
@@ -123,7 +132,7 @@ for _survivor in (True, False):
             lambda store: store.destroy(),
             _verify_destroyed,
             setup=victim_store,
-            cleanup=close_scene,
+            cleanup=_raze,
         )
     )
 

@@ -18,7 +18,7 @@ assert crashtable
 
 NEWCOMERS_IN_SUITE = ("close", "destroy", "get")
 LEFT_TO_THE_COMMAND = ("create-overwrite", "overwrite-many", "put-metadata", "put-small-growing")
-"""Rows that execute hardly a line which others do not: only the exhaustive form takes them, to save a minute."""
+"""Rows that execute hardly a line which others do not: only the command takes them, to save a minute."""
 
 
 def rows() -> list[str]:
