@@ -187,9 +187,7 @@ def _make(path: str, capacity_bytes: int | None) -> None:
             hint="name a directory that does not exist yet, or an empty one",
         )
     mode = file_mode(path)
-    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
-    _set_mode(descriptor, mode)
-    os.close(descriptor)
+    _mark_unfinished(path, mode)
     _clear(path)
     capacity = _checked_capacity(path, capacity_bytes)
     arena_bytes = config.ADDRESSES_PER_BYTE * capacity
@@ -205,6 +203,13 @@ def _make(path: str, capacity_bytes: int | None) -> None:
         _clear(path)
         os.unlink(os.path.join(path, UNFINISHED))
         raise
+
+
+def _mark_unfinished(path: str, mode: int) -> None:
+    """Say that what is in the directory is ours and unfinished."""
+    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    _set_mode(descriptor, mode)
+    os.close(descriptor)
 
 
 def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> None:
@@ -286,10 +291,25 @@ def _clear(path: str) -> None:
     for name in _OUR_FILES - {UNFINISHED}:
         target = os.path.join(path, name)
         if os.path.isdir(target):
-            shutil.rmtree(target)
+            _remove_directory(target)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target)
+
+
+def _remove_directory(path: str) -> None:
+    """Remove a directory into which others may still be putting files: those who connect at this moment, and
+    see only afterwards that the store is marked. Each of them does so once.
+    """
+    for _ in range(1000):
+        try:
+            shutil.rmtree(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
 
 
 def file_mode(path: str) -> int:
@@ -305,7 +325,8 @@ def remove_store(path: str, nonce: bytes) -> None:
     with contextlib.suppress(FileNotFoundError, NotAStore), _locked(path):
         if Control(path).identity.nonce != nonce:
             return
-        os.rename(os.path.join(path, "control"), os.path.join(path, UNFINISHED))
+        # An empty file, not the old control file, whose mark the next store would inherit.
+        _mark_unfinished(path, file_mode(path))
         _clear(path)
         os.unlink(os.path.join(path, UNFINISHED))
         with contextlib.suppress(OSError):
