@@ -6,7 +6,7 @@ Rules, each found by breaking it:
 - File space is reserved (`create_catalog`), so that a full file system is never a SIGBUS.
 - Nothing in this process opens ``lock.mdb`` but LMDB: closing any other descriptor of it would drop LMDB's
   locks.
-- One environment per store and process (the registry in lifecycle.connection sees to it).
+- One environment per store and process (lifecycle.registry sees to it).
 - An environment inherited over fork is neither used nor closed in the child.
 - Read transactions hold no user code and no waiting: a stopped reader keeps pages from being reused.
 
