@@ -187,7 +187,9 @@ def _make(path: str, capacity_bytes: int | None) -> None:
             hint="name a directory that does not exist yet, or an empty one",
         )
     mode = file_mode(path)
-    _mark_unfinished(path, mode)
+    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    _set_mode(descriptor, mode)
+    os.close(descriptor)
     _clear(path)
     capacity = _checked_capacity(path, capacity_bytes)
     arena_bytes = config.ADDRESSES_PER_BYTE * capacity
@@ -203,13 +205,6 @@ def _make(path: str, capacity_bytes: int | None) -> None:
         _clear(path)
         os.unlink(os.path.join(path, UNFINISHED))
         raise
-
-
-def _mark_unfinished(path: str, mode: int) -> None:
-    """Say that what is in the directory is ours and unfinished."""
-    descriptor = os.open(os.path.join(path, UNFINISHED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
-    _set_mode(descriptor, mode)
-    os.close(descriptor)
 
 
 def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> None:
@@ -286,9 +281,9 @@ def _default_capacity(path: str) -> int:
     return max(share if headroom is None else min(share, headroom), config.MIN_CAPACITY_BYTES)
 
 
-def _clear(path: str) -> None:
+def _clear(path: str, sign: str = UNFINISHED) -> None:
     """Remove all our files but the one that says they are ours."""
-    for name in _OUR_FILES - {UNFINISHED}:
+    for name in _OUR_FILES - {sign}:
         target = os.path.join(path, name)
         if os.path.isdir(target):
             _remove_directory(target)
@@ -318,17 +313,19 @@ def file_mode(path: str) -> int:
 
 
 def remove_store(path: str, nonce: bytes) -> None:
-    """Remove a store's files, and its directory unless it is a mount point or holds more.
+    """Remove the files of a store marked as destroyed, and its directory unless it is a mount point or
+    holds more.
+
+    The control file goes last: marked, it is no store to anybody, and says that the rest is ours, should this
+    process die on the way. It must not become part of another store: its pages are mapped by our clients.
 
     Does nothing when the store is gone already, or another one was made in its place.
     """
     with contextlib.suppress(FileNotFoundError, NotAStore), _locked(path):
         if Control(path).identity.nonce != nonce:
             return
-        # An empty file, not the old control file, whose mark the next store would inherit.
-        _mark_unfinished(path, file_mode(path))
-        _clear(path)
-        os.unlink(os.path.join(path, UNFINISHED))
+        _clear(path, sign="control")
+        os.unlink(os.path.join(path, "control"))
         with contextlib.suppress(OSError):
             os.rmdir(path)
 

@@ -14,6 +14,7 @@ import atexit
 import mmap
 import os
 import random
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ from flightstore.catalog.transaction import WriteTransaction
 from flightstore.memory.allocator import size_class
 from flightstore.store import Store
 from flightstore.testing.killpoints import Outcome
+from flightstore.testing.watched import Link, Watched, fork_watched
 
 __all__ = [
     "CAPACITY_BYTES",
@@ -75,13 +77,21 @@ class Scene:
     """Objects that the survivor holds, and their right values."""
     between: list[dict[str, Any]] = field(default_factory=list)
     """Other states in which it may be left: where several processes act."""
+    bystander: Watched | None = None
+    """A third process that has the store open, and does nothing."""
     flag: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, mmap.PAGESIZE))
     """Memory shared with the children: a non-zero byte says that one of them read something wrong."""
+
+    @property
+    def clients(self) -> int:
+        """How many clients live while this process is connected."""
+        return 1 + (self.bystander is not None)
 
 
 # --- making and removing ---
 
-_idle: list[str] = []
+_idle: dict[bool, list[tuple[str, Watched | None]]] = {True: [], False: []}
+"""Stores that wait, those with a bystander and those without: where, and the bystander."""
 _made = 0
 
 
@@ -89,14 +99,20 @@ def open_scene(*, survivor: bool = True, hold: bool = True) -> Scene:
     """A store that holds `BASE`.
 
     Args:
-        survivor: This process stays connected; otherwise it will connect only to verify.
+        survivor: This process stays connected, and a bystander has the catalog open all the time: forks close
+            it here, and when the last one that has it open dies, the next to open it starts LMDB's locks and
+            reader slots over. Otherwise nobody has it open when the victim dies, and this process connects
+            to verify.
         hold: It also keeps a view of the object "held" (with `survivor` only).
     """
-    path = _idle.pop() if _idle else fresh_path()
+    idle = _idle[survivor]
+    path, bystander = idle.pop() if idle else (fresh_path(), None)
+    if survivor and bystander is None:
+        bystander = _begin_bystander(path)
     store = flightstore.connect(path, capacity=CAPACITY_BYTES)
     for name, value in BASE.items():
         store.put(value, name)
-    scene = Scene(path, dict(BASE), dict(BASE), store if survivor else None)
+    scene = Scene(path, dict(BASE), dict(BASE), store if survivor else None, bystander=bystander)
     if survivor and hold:
         scene.held.append((store.get("held"), BASE["held"]))
     if not survivor:
@@ -112,20 +128,41 @@ def close_scene(scene: Scene) -> None:
     try:
         store.recover()
         if store.fsck() or store.stats().leases:
-            store.destroy()
-            return
+            raise flightstore.FlightStoreError("not sound")
         _reset(store)
     except flightstore.FlightStoreError:
-        store.destroy()
+        _remove(store, scene.bystander)
         return
     store.close()  # a fresh connection for each run: the lines it executes depend on what it did before
-    _idle.append(scene.path)
+    _idle[scene.bystander is not None].append((scene.path, scene.bystander))
 
 
 def empty_pool() -> None:
     """Remove the stores that wait to be used again."""
-    while _idle:
-        flightstore.connect(_idle.pop()).destroy()
+    for stores in _idle.values():
+        while stores:
+            path, bystander = stores.pop()
+            _remove(flightstore.connect(path), bystander)
+
+
+def _remove(store: Store, bystander: Watched | None) -> None:
+    if bystander is not None:
+        bystander.kill()
+    store.destroy()
+
+
+def _begin_bystander(path: str) -> Watched:
+    """Fork a process that connects to the store, making it if need be, and stays."""
+
+    def body(link: Link) -> None:
+        store = flightstore.connect(path, capacity=CAPACITY_BYTES)
+        link.tell("connected")
+        threading.Event().wait()
+        store.close()
+
+    bystander = fork_watched(body)
+    bystander.wait_for("connected")
+    return bystander
 
 
 def fresh_path() -> str:
@@ -184,7 +221,7 @@ def verify_scene(scene: Scene, outcome: Outcome) -> None:
     store = scene.survivor or flightstore.connect(scene.path, create=False)
     try:
         store.recover()
-        sound(store, held=len(scene.held))
+        sound(store, held=len(scene.held), clients=scene.clients)
         found = contents(store)
         allowed = [scene.after] if outcome.kind == "finished" else [scene.before, scene.after, *scene.between]
         assert any(_same(found, one) for one in allowed), _difference(found, scene)
@@ -194,7 +231,7 @@ def verify_scene(scene: Scene, outcome: Outcome) -> None:
         held_is_right(scene)
         scene.held.clear()
         store.recover()
-        sound(store, held=0)
+        sound(store, clients=scene.clients)
         assert _same(contents(store), found)
         assert store.stats().dying == 0, "memory of deleted objects did not come back"
     finally:

@@ -95,12 +95,15 @@ def _verify_destroyed(scene: Scene, outcome: Outcome) -> None:
         with contextlib.suppress(FlightStoreError):  # StoreClosed, once the store is marked
             scene.survivor.recover()
             assert contents(scene.survivor) == scene.before
-            sound(scene.survivor, held=len(scene.held))
+            sound(scene.survivor, held=len(scene.held), clients=scene.clients)
     held_is_right(scene)
     scene.held.clear()
     if scene.survivor is not None:
         scene.survivor.close()
         scene.survivor = None
+    if scene.bystander is not None:
+        scene.bystander.kill()
+        scene.bystander = None
     store = _connect(scene.path)
     try:
         store.recover()

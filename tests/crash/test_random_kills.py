@@ -55,7 +55,7 @@ def check(scene: Scene, outcome: Outcome) -> None:
     assert store is not None
     held_is_right(scene)
     store.recover()
-    sound(store, held=1)
+    sound(store, held=1, clients=scene.clients)
     found = contents(store)
     assert found.get("left") == found.get("right"), "half of a put_many is visible"
     for name in ("small", "large"):
