@@ -52,6 +52,21 @@ _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose l
 _UNDO_WAIT_S = 0.5
 
 
+def _weakly(method: Callable[[], T]) -> Callable[[], T]:
+    """A method that does not keep its Connection alive: without cycles, what a process has mapped of a store
+    goes with the last handle and view, and does not wait for the collector.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call() -> T:
+        bound = reference()
+        if bound is None:
+            raise StoreClosed("this store handle was closed", hint="connect again")
+        return bound()
+
+    return call
+
+
 class Connection:
     """One store, as this process uses it. Thread-safe."""
 
@@ -63,7 +78,7 @@ class Connection:
         self.busy_timeout_s = busy_timeout_s
         self.mode = layout.file_mode(path)
         self.catalog = Catalog(
-            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, self._refuse_replaced
+            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, _weakly(self._refuse_replaced)
         )
         self.arena = Arena(os.path.join(path, "arena"), identity.arena_bytes)
         self.clients = Clients(path)
@@ -79,7 +94,7 @@ class Connection:
         self._childs_file: ClientFile | None = None
         self._fork_problem: str | None = None
         self._client = 0
-        self.leases = LeaseTable(self._register, self.arena)
+        self.leases = LeaseTable(_weakly(self._register), self.arena)
         kernel.register_membarrier()
 
     def _register(self) -> ClientFile:
@@ -350,7 +365,7 @@ class Connection:
         """Remove the client file; should there be another lease after all, it gets a new one. Requires the
         gate.
         """
-        leases, self.leases = self.leases, LeaseTable(self._register, self.arena)
+        leases, self.leases = self.leases, LeaseTable(_weakly(self._register), self.arena)
         self._client = 0
         if leases.has_file:
             leases.file.discard()
@@ -412,7 +427,7 @@ class Connection:
         self._client = childs_file.client if childs_file else 0
         if childs_file is None:
             # Leases of threads that have vanished keep the old table.
-            self.leases = LeaseTable(self._register, self.arena)
+            self.leases = LeaseTable(_weakly(self._register), self.arena)
         else:
             childs_file.sign()
         for builder in list(self.builders):

@@ -53,6 +53,7 @@ def connection_for(path: str, busy_timeout_s: float) -> Connection:
             hint="boot a kernel with pages of 4 KiB",
         )
     with _registry:
+        _close_unused()
         connection = _connections.get(identity.nonce)
         if connection is None:
             connection = _connections[identity.nonce] = _open_unless_destroyed(path, control, busy_timeout_s)
@@ -106,8 +107,16 @@ def release_connection(connection: Connection) -> None:
     """Undo one `connection_for`; the last one closes what is not in use."""
     with _registry:
         connection.handles -= 1
+        _close_unused()
+
+
+def _close_unused() -> None:
+    """Close the connections without handles. One whose views are still in use stays, until it is looked at
+    again: whenever this process connects or closes a handle. Requires the registry's lock.
+    """
+    for nonce, connection in list(_connections.items()):
         if connection.handles == 0 and connection.close():
-            _connections.pop(connection.control.identity.nonce, None)
+            del _connections[nonce]
 
 
 def _before_fork() -> None:
