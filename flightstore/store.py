@@ -26,7 +26,8 @@ from flightstore.lifecycle import (
     reports,
     sealing,
 )
-from flightstore.lifecycle.connection import Connection, connection_for, release_connection
+from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.registry import connection_for, release_connection
 from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Object
 from flightstore.objects.registry import encode, open_object

@@ -70,7 +70,7 @@ class ObjectInfo:
     kind: str
     """``table``, ``tensor``, ``blob`` or ``object``."""
     nbytes: int
-    """Bytes of the arena that its extents take."""
+    """Bytes of its payload, without padding."""
     num_rows: int | None
     """Rows of a table, else None."""
     created_ns: int
@@ -92,7 +92,7 @@ class Holder:
     """One process that holds references on an object."""
 
     pid: int
-    """Process id."""
+    """Process id; 0 for a child that is being forked at this moment."""
     process: str
     """The process's name."""
     refs: int

@@ -6,7 +6,7 @@ Rules, each found by breaking it:
 - File space is reserved (`create_catalog`), so that a full file system is never a SIGBUS.
 - Nothing in this process opens ``lock.mdb`` but LMDB: closing any other descriptor of it would drop LMDB's
   locks.
-- One environment per store and process (the registry in lifecycle.connection sees to it).
+- One environment per store and process (lifecycle.registry sees to it).
 - An environment inherited over fork is neither used nor closed in the child.
 - Read transactions hold no user code and no waiting: a stopped reader keeps pages from being reused.
 
@@ -105,9 +105,8 @@ class Catalog:
     def _reopen(self) -> lmdb.Environment:
         if self._end is not None and self._end_spares != threading.get_ident():
             raise type(self._end)(*self._end.args)
-        self._guard()
         try:
-            env = _open(self.path, self.map_bytes, self._mode)
+            env = self._open_ours()
             with env.begin() as txn:
                 raw = txn.get(keys.FORMAT)
         except lmdb.ReadonlyError as error:  # LMDB's word for a file that may not be opened for writing
@@ -120,12 +119,6 @@ class Catalog:
             raise StoreDamaged(
                 f"the catalog {self.path} cannot be opened: {error}", hint="run 'flightstore doctor'"
             ) from error
-        try:
-            # Again: removing follows marking, so a store not marked by now was not replaced before we opened.
-            self._guard()
-        except BaseException:
-            env.close()
-            raise
         version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
             env.close()
@@ -136,6 +129,23 @@ class Catalog:
             )
         self._env = env
         return env
+
+    def _open_ours(self) -> lmdb.Environment:
+        """Open the environment of the store that we know, not of one that was made at its path since.
+
+        LMDB opens by path, and makes what is missing. So the directory is opened first, then the guard looks
+        whether the store is still ours, and LMDB opens the files of that very directory, removed or not.
+        """
+        try:
+            directory = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._guard()
+            raise
+        try:
+            self._guard()
+            return _open(f"/proc/self/fd/{directory}", self.map_bytes, self._mode)
+        finally:
+            os.close(directory)
 
     def begin(self, *, write: bool = False) -> Any:  # Any: lmdb's types say memoryview where it gives bytes
         """An lmdb.Transaction. Requires the gate until it has ended."""

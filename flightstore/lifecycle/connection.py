@@ -2,7 +2,7 @@
 handles.
 
 There is one Connection per store and process (two LMDB environments on one file in one process would corrupt
-it), found through the registry below. It owns the two ways of changing anything:
+it): lifecycle.registry sees to that, and calls the fork hooks. It owns the two ways of changing anything:
 
 - `write(work)`: one transaction under the writers' lock;
 - `exclusive(work)`: several of them, and whatever lies between, under one hold of the lock.
@@ -17,13 +17,10 @@ off, forget everything else.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import errno
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -35,12 +32,8 @@ from flightstore.catalog.environment import FULL_SHARE, Catalog
 from flightstore.catalog.transaction import Counters, WriteTransaction
 from flightstore.errors import (
     CatalogFull,
-    FlightStoreError,
     NotAStore,
-    StoreAccessDenied,
     StoreClosed,
-    StoreDamaged,
-    WrongPidNamespace,
 )
 from flightstore.lifecycle import layout
 from flightstore.memory import kernel
@@ -50,13 +43,28 @@ from flightstore.memory.clients import Clients
 from flightstore.memory.control import Control
 from flightstore.memory.leases import ClientFile, LeaseTable, new_client_file
 
-__all__ = ["Connection", "connection_for", "release_connection"]
+__all__ = ["Connection"]
 
 T = TypeVar("T")
 NO_ROOM = layout.NO_ROOM
 _READER_PAUSE_S = 0.002
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 _UNDO_WAIT_S = 0.5
+
+
+def _weakly(method: Callable[[], T]) -> Callable[[], T]:
+    """A method that does not keep its Connection alive: without cycles, what a process has mapped of a store
+    goes with the last handle and view, and does not wait for the collector.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call() -> T:
+        bound = reference()
+        if bound is None:
+            raise StoreClosed("this store handle was closed", hint="connect again")
+        return bound()
+
+    return call
 
 
 class Connection:
@@ -70,7 +78,7 @@ class Connection:
         self.busy_timeout_s = busy_timeout_s
         self.mode = layout.file_mode(path)
         self.catalog = Catalog(
-            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, self._refuse_replaced
+            os.path.join(path, "catalog"), identity.catalog_bytes, self.mode, _weakly(self._refuse_replaced)
         )
         self.arena = Arena(os.path.join(path, "arena"), identity.arena_bytes)
         self.clients = Clients(path)
@@ -84,8 +92,9 @@ class Connection:
         """The counters as of this process's last commit."""
         self._creates = 0
         self._childs_file: ClientFile | None = None
+        self._fork_problem: str | None = None
         self._client = 0
-        self.leases = LeaseTable(self._register, self.arena)
+        self.leases = LeaseTable(_weakly(self._register), self.arena)
         kernel.register_membarrier()
 
     def _register(self) -> ClientFile:
@@ -356,7 +365,7 @@ class Connection:
         """Remove the client file; should there be another lease after all, it gets a new one. Requires the
         gate.
         """
-        leases, self.leases = self.leases, LeaseTable(self._register, self.arena)
+        leases, self.leases = self.leases, LeaseTable(_weakly(self._register), self.arena)
         self._client = 0
         if leases.has_file:
             leases.file.discard()
@@ -374,27 +383,36 @@ class Connection:
         self.catalog.close()
         # What a destroyed store held is never reused: its views need no protection in the child either.
         wanted = self.leases.in_use and not self.control.destroyed
-        self._childs_file = self._copy_leases() if wanted else None
+        if wanted:
+            self._copy_leases()
 
-    def _copy_leases(self) -> ClientFile | None:
-        try:
-            file = self._published(
-                lambda: self.leases.copy_for_child(self.path, self.mode), lambda unsigned: None
-            )
-        except OSError as error:
-            # Without a file of its own the child is protected by ours, as long as we live and stay frozen.
-            self.leases.freeze_for_good()
-            _fork_problems.append(f"no client file for a forked child: {error}")
-            return None
-        return file
+    def _copy_leases(self) -> None:
+        """Make the child's client file; gives the reserve up when the file system has no other room.
 
-    def after_fork_in_parent(self) -> None:
-        """In the parent, after: go on."""
+        Without a file of its own the child is protected by ours, as long as we live and stay frozen.
+        """
+        for last in (False, True):
+            try:
+                self._childs_file = self._published(
+                    lambda: self.leases.copy_for_child(self.path, self.mode), lambda unsigned: None
+                )
+                return
+            except OSError as error:
+                if last or error.errno not in NO_ROOM:
+                    self.leases.freeze_for_good()
+                    self._fork_problem = f"no client file for a forked child of {self.path}: {error}"
+                    return
+                layout.give_up_reserve(self.path)
+
+    def after_fork_in_parent(self) -> str | None:
+        """In the parent, after: go on. Returns what the user should be warned of."""
         self.catalog.gate.release()
         if self._childs_file is not None:
             self._childs_file.close()  # the child's copy of the descriptor keeps the lock
             self._childs_file = None
         self.thaw_if_possible()
+        problem, self._fork_problem = self._fork_problem, None
+        return problem
 
     def after_fork_in_child(self) -> None:
         """In the child: stand on own feet; nothing of the parent's is touched."""
@@ -408,125 +426,11 @@ class Connection:
         self.leases.adopt(childs_file)
         self._client = childs_file.client if childs_file else 0
         if childs_file is None:
-            self.leases = LeaseTable(
-                self._register, self.arena
-            )  # leases of vanished threads keep the old one
+            # Leases of threads that have vanished keep the old table.
+            self.leases = LeaseTable(_weakly(self._register), self.arena)
         else:
             childs_file.sign()
         for builder in list(self.builders):
             builder.freeze()
         with contextlib.suppress(OSError):
             kernel.register_membarrier()
-
-
-# --- the registry: one Connection per store and process ---
-
-_connections: dict[bytes, Connection] = {}
-_registry = threading.RLock()
-_fork_problems: list[str] = []
-"""What went wrong in the hooks before a fork, to be warned of after it."""
-
-
-def connection_for(path: str, busy_timeout_s: float) -> Connection:
-    """The Connection to the store at `path`; each call is to be matched by one `release_connection`.
-
-    Raises:
-        NotAStore, StoreDamaged, StoreVersionMismatch, StoreAccessDenied, WrongPidNamespace: what they say.
-    """
-    control = Control(path)
-    identity = control.identity
-    if identity.pid_namespace != kernel.pid_namespace():
-        raise WrongPidNamespace(
-            f"the store {path} belongs to another pid namespace (another container)",
-            hint="connect through a gateway's unix socket, or share the pid namespace",
-        )
-    with _registry:
-        connection = _connections.get(identity.nonce)
-        if connection is None:
-            connection = _connections[identity.nonce] = _open_unless_destroyed(path, control, busy_timeout_s)
-        connection.busy_timeout_s = busy_timeout_s
-        connection.handles += 1
-        return connection
-
-
-def _open_unless_destroyed(path: str, control: Control, busy_timeout_s: float) -> Connection:
-    try:
-        return _open(path, control, busy_timeout_s)
-    except Exception as error:
-        if not control.destroyed:
-            raise
-        # Destroyed while we opened it: whatever went wrong comes of that.
-        hint = "connect again to make a new one"
-        raise StoreClosed(f"the store {path} was destroyed", hint=hint) from error
-
-
-def _open(path: str, control: Control, busy_timeout_s: float) -> Connection:
-    try:
-        layout.check_files(path, control.identity)  # before anything is mapped
-        connection = Connection(path, control, busy_timeout_s)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        with connection.catalog.gate:
-            connection.catalog.environment()
-        _ = connection.client
-    except BaseException as error:
-        connection.catalog.close()  # one environment per process: it must not live on in a traceback
-        if isinstance(error, OSError) and not isinstance(error, FlightStoreError):
-            raise _unusable(path, error) from error
-        raise
-    return connection
-
-
-def _unusable(path: str, error: OSError) -> FlightStoreError:
-    """What an error of the file system means to somebody who connects."""
-    if isinstance(error, FlightStoreError):
-        return error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreAccessDenied(
-            f"no permission to use the store {path}: {error}",
-            hint="direct clients need read and write permission on its directory and files",
-        )
-    return StoreDamaged(f"the store {path} cannot be used: {error}", hint="run 'flightstore doctor'")
-
-
-def release_connection(connection: Connection) -> None:
-    """Undo one `connection_for`; the last one closes what is not in use."""
-    with _registry:
-        connection.handles -= 1
-        if connection.handles == 0 and connection.close():
-            _connections.pop(connection.control.identity.nonce, None)
-
-
-def _each(step: Callable[[Connection], None]) -> None:
-    for connection in list(_connections.values()):
-        step(connection)
-
-
-def _before_fork() -> None:
-    _registry.acquire()
-    _each(Connection.before_fork)
-
-
-def _after_fork_in_parent() -> None:
-    _each(Connection.after_fork_in_parent)
-    _registry.release()
-    while _fork_problems:  # only now: where warnings are errors, one raised earlier would leave locks held
-        warnings.warn(_fork_problems.pop(), ResourceWarning, stacklevel=2)
-
-
-def _after_fork_in_child() -> None:
-    global _registry
-    _registry = threading.RLock()
-    _fork_problems.clear()
-    _each(Connection.after_fork_in_child)
-
-
-def _at_exit() -> None:
-    _each(Connection.close_at_exit)
-
-
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
-atexit.register(_at_exit)

@@ -3,7 +3,7 @@
 `examine` reads; the `check_*` functions judge and are pure. Nothing is changed: what is dead stays for
 `recover`. Another store's catalog is never opened (its lock file must not be touched by accident):
 forgotten stores are told by their control and client files alone. Calls memory, catalog and
-lifecycle.connection.
+lifecycle.registry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from flightstore import config
 from flightstore.errors import FlightStoreError, NotAStore, StoreDamaged, StoreVersionMismatch
 from flightstore.lifecycle import machine as machines
-from flightstore.lifecycle.connection import connection_for, release_connection
 from flightstore.lifecycle.doctor import (
     NOTE,
     OK,
@@ -27,6 +26,7 @@ from flightstore.lifecycle.doctor import (
     check_pid_namespace,
     human_size,
 )
+from flightstore.lifecycle.registry import connection_for, release_connection
 from flightstore.memory import kernel
 from flightstore.memory.clients import ClientInfo, Clients
 from flightstore.memory.control import Control

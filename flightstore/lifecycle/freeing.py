@@ -10,7 +10,7 @@ barrier.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -38,10 +38,20 @@ def resolve(tx: WriteTransaction, session: int, ref: Ref) -> bytes | None:
 
 def delete(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
     """Delete objects, whoever reads them; returns how many there were."""
+    return _in_batches(conn, session, refs, _delete)
+
+
+def _in_batches(
+    conn: Connection,
+    session: int,
+    refs: Iterable[Ref],
+    work: Callable[[Connection, int, Sequence[Ref]], int],
+) -> int:
+    """Delete in transactions that find room in the catalog, however full it is."""
     wanted, count = list(refs), 0
     while wanted:
         now = conn.catalog.batch(_BATCH)
-        count += _delete(conn, session, wanted[:now])
+        count += work(conn, session, wanted[:now])
         del wanted[:now]
     return count
 
@@ -89,13 +99,7 @@ def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
     mark, and waits for the writers' lock, that is for the outcome. Should this process die in between,
     whoever sees the mark while holding the lock knows that nobody is probing, and takes it away.
     """
-
-    wanted, count = list(refs), 0
-    while wanted:
-        now = conn.catalog.batch(_BATCH)
-        count += _delete_unused(conn, session, wanted[:now])
-        del wanted[:now]
-    return count
+    return _in_batches(conn, session, refs, _delete_unused)
 
 
 def _delete_unused(conn: Connection, session: int, refs: Sequence[Ref]) -> int:

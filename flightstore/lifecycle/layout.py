@@ -286,10 +286,25 @@ def _clear(path: str, sign: str = UNFINISHED) -> None:
     for name in _OUR_FILES - {sign}:
         target = os.path.join(path, name)
         if os.path.isdir(target):
-            shutil.rmtree(target)
+            _remove_directory(target)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target)
+
+
+def _remove_directory(path: str) -> None:
+    """Remove a directory into which others may still be putting files: those who connect at this moment, and
+    see only afterwards that the store is marked. Each of them does so once.
+    """
+    for _ in range(1000):
+        try:
+            shutil.rmtree(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
 
 
 def file_mode(path: str) -> int:

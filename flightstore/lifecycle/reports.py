@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fnmatch
-import os
 from collections import Counter
 
 import msgspec
@@ -71,7 +70,7 @@ def list_objects(conn: Connection, session: int, pattern: str | None) -> list[Ob
 def holders(conn: Connection, serial: int) -> list[Holder]:
     """Processes that hold references on an object."""
     found = conn.clients.holders(serial)
-    return [Holder(pid or os.getpid(), kernel.process_name(pid or os.getpid()), refs) for pid, refs in found]
+    return [Holder(pid, kernel.process_name(pid), refs) for pid, refs in found]
 
 
 def usage(conn: Connection) -> StoreStats:
@@ -100,8 +99,8 @@ def usage(conn: Connection) -> StoreStats:
 
 def _growable(conn: Connection, counters: Counters) -> int:
     """What fresh addresses could still be backed."""
-    growable: int = max(conn.capacity_bytes - counters.backed_bytes, 0)
-    return growable
+    backed: int = counters.backed_bytes
+    return max(min(conn.capacity_bytes - backed, conn.arena.free_file_system_bytes()), 0)
 
 
 def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:

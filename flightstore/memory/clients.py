@@ -107,12 +107,23 @@ class Clients:
         return counts
 
     def held_by_living(self, serials: set[int]) -> set[int]:
-        """Which of these objects a client that lives holds. Exactness and requirement as for `held`."""
+        """Which of these objects a client that lives holds. Exactness and requirement as for `held`.
+
+        A holder found dead may have forked a child, whose file appeared after the files were listed: list
+        them again then, until there is no file that was not looked at.
+        """
         found: set[int] = set()
-        for name in self.names():
-            held = serials.intersection(self.entries(name))
-            if held and self.alive(name):
-                found |= held
+        seen: set[str] = set()
+        again = True
+        while again:
+            again = False
+            for name in set(self.names()) - seen:
+                seen.add(name)
+                held = serials.intersection(self.entries(name))
+                if held and self.alive(name):
+                    found |= held
+                elif held:
+                    again = True
         return found
 
     def holders(self, serial: int) -> list[tuple[int, int]]:

@@ -40,8 +40,9 @@ PAGE_BYTES = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
 _quick = ctypes.PyDLL(None, use_errno=True)
 
-_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
-_SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}.get(os.uname().machine, 324)
+_MACHINE = os.uname().machine
+_SYS_FUTEX = {"x86_64": 202}.get(_MACHINE, 98)  # 98 and 283: aarch64, riscv64 and whatever came after them
+_SYS_MEMBARRIER = {"x86_64": 324}.get(_MACHINE, 283)
 _SYS_FUTEX_WAITV = 449
 _FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_32 = 0, 1, 2
 _BARRIER_GLOBAL, _BARRIER_GLOBAL_EXPEDITED, _BARRIER_REGISTER = 1, 2, 4

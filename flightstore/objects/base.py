@@ -134,7 +134,7 @@ class Object:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arena the payload takes."""
+        """Bytes of the payload, without padding."""
         return self._live.record.nbytes
 
     @property

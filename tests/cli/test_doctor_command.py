@@ -31,7 +31,7 @@ sys.stdin.read()
 
 HOLD_THE_LOCK = """
 import sys
-from flightstore.lifecycle.connection import connection_for
+from flightstore.lifecycle.registry import connection_for
 
 def work():
     print("ready", flush=True)

@@ -78,8 +78,8 @@ def late():
     store.put(b"late", "late")
 atexit._clear()
 atexit.register(late)
-from flightstore.lifecycle import connection
-atexit.register(connection._at_exit)
+from flightstore.lifecycle import registry
+atexit.register(registry._at_exit)
 """,
     "asyncio wait abandoned": """
 async def main():

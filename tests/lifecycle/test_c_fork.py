@@ -1,4 +1,4 @@
-"""A child forked by C code runs no hooks of Python: it shares the parent's leases, and must not give them back."""
+"""A child forked by C code runs no hooks of Python: it shares its parent's leases, and must not drop them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""What a process keeps of a store that it has closed or destroyed: no more than its views need."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import flightstore as fs
+from flightstore.testing.children import child
+
+
+def open_arenas() -> list[str]:
+    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    return [
+        target for link in links if "/arena" in (target := os.readlink(link) if os.path.islink(link) else "")
+    ]
+
+
+@pytest.mark.req("API-1")
+def test_the_memory_of_a_destroyed_store_goes_with_its_last_view(store_dir: str) -> None:
+    def work() -> list[int]:
+        counts = []
+        store = fs.connect(store_dir, capacity="1MiB")
+        store.put(b"abc" * 1000, "kept")
+        view = store.get("kept").value()
+        store.destroy()
+        counts.append(len(open_arenas()))
+        assert bytes(view) == b"abc" * 1000
+        del view
+        fs.connect(store_dir, capacity="1MiB").destroy()
+        counts.append(len(open_arenas()))
+        return counts
+
+    before, after = child(work)
+    assert before > 0
+    assert after == 0
