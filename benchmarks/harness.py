@@ -65,7 +65,7 @@ class Target:
         figure = row.ratios.get(self.against) if self.against else row.ours
         if figure is None:
             return None
-        return figure.median <= self.limit if self.at_most else figure.median >= self.limit
+        return bool(figure.median <= self.limit if self.at_most else figure.median >= self.limit)
 
     def text(self, unit: str) -> str:
         """The target as a person writes it."""

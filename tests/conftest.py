@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in a job that a script put into the background; the tests of Ctrl-C, and their children, need it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OPTIONAL_COMPONENTS = frozenset({"cgroup"})
 """Components a CI machine may lack: without them a test is left out there too, and still named."""
