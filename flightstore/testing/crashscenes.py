@@ -14,7 +14,6 @@ import atexit
 import mmap
 import os
 import random
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +33,7 @@ __all__ = [
     "close_scene",
     "contents",
     "empty_pool",
+    "end_bystander",
     "fresh_path",
     "held_is_right",
     "open_scene",
@@ -93,6 +93,8 @@ class Scene:
 _idle: dict[bool, list[tuple[str, Watched | None]]] = {True: [], False: []}
 """Stores that wait, those with a bystander and those without: where, and the bystander."""
 _made = 0
+_lifelines: dict[int, int] = {}
+"""Of each bystander, the end of a pipe that closes when this process ends."""
 
 
 def open_scene(*, survivor: bool = True, hold: bool = True) -> Scene:
@@ -147,21 +149,32 @@ def empty_pool() -> None:
 
 def _remove(store: Store, bystander: Watched | None) -> None:
     if bystander is not None:
-        bystander.kill()
+        end_bystander(bystander)
     store.destroy()
+
+
+def end_bystander(bystander: Watched) -> None:
+    """Kill it and wait until it is gone."""
+    bystander.kill()
+    os.close(_lifelines.pop(bystander.pid))
 
 
 def _begin_bystander(path: str) -> Watched:
     """Fork a process that connects to the store, making it if need be, and stays."""
 
+    parent, ours = os.pipe()
+
     def body(link: Link) -> None:
+        os.close(ours)
         store = flightstore.connect(path, capacity=CAPACITY_BYTES)
         link.tell("connected")
-        threading.Event().wait()
+        os.read(parent, 1)  # ends with the process that forked it, however that one ends
         store.close()
 
     bystander = fork_watched(body)
+    os.close(parent)
     bystander.wait_for("connected")
+    _lifelines[bystander.pid] = ours
     return bystander
 
 

@@ -24,6 +24,7 @@ from flightstore.testing.crashscenes import (
     Scene,
     close_scene,
     contents,
+    end_bystander,
     fresh_path,
     held_is_right,
     open_scene,
@@ -102,7 +103,7 @@ def _verify_destroyed(scene: Scene, outcome: Outcome) -> None:
         scene.survivor.close()
         scene.survivor = None
     if scene.bystander is not None:
-        scene.bystander.kill()
+        end_bystander(scene.bystander)
         scene.bystander = None
     store = _connect(scene.path)
     try:
@@ -120,7 +121,7 @@ def _raze(scene: Scene) -> None:
     if scene.survivor is not None:
         scene.survivor.close()
     if scene.bystander is not None:
-        scene.bystander.kill()
+        end_bystander(scene.bystander)
     _remove(scene.path)
 
 
