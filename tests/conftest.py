@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # So it is in a job that a script put into the background; the tests of Ctrl-C, and their children, need it.
+    # So it is in a job that a script put into the background; the tests of Ctrl-C need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OPTIONAL_COMPONENTS = frozenset({"cgroup"})
