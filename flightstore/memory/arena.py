@@ -45,7 +45,7 @@ class Arena:
         self._pages = pa.py_buffer(pages)
         self.address: int = self._pages.address
         """Address of the read-only mapping."""
-        self._writable: mmap.mmap | None = None
+        self._writable: list[mmap.mmap] = []
         self._write_address = 0
         self._populated = bytearray()
 
@@ -55,10 +55,13 @@ class Arena:
         return self._write_address or self._map_writable()
 
     def _map_writable(self) -> int:
-        pages = mmap.mmap(self._descriptor, self.arena_bytes)
-        self._writable = pages
-        self._populated = bytearray(self.arena_bytes // _POPULATE_BLOCK + 1)
-        self._write_address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        """Map the arena writable. Threads that do so at the same moment agree on the first mapping; none is
+        given up, because another thread may be copying into it already.
+        """
+        self._writable.append(mmap.mmap(self._descriptor, self.arena_bytes))
+        if not self._populated:
+            self._populated = bytearray(self.arena_bytes // _POPULATE_BLOCK + 1)
+        self._write_address = ctypes.addressof(ctypes.c_char.from_buffer(self._writable[0]))
         return self._write_address
 
     def populate(self, offset: int, nbytes: int) -> None:
