@@ -315,7 +315,9 @@ def _step(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             lines = errors.read().strip().splitlines()
             raise DemoFailed(f"step {name} failed: {lines[-1] if lines else death}") from None
         finally:
-            process.kill()
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # what the step has forked goes with it
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
