@@ -28,7 +28,6 @@ from flightstore.memory import cgroup, kernel
 from flightstore.memory.allocator import size_class
 from flightstore.memory.arena import create_arena
 from flightstore.memory.control import (
-    CONTROL_BYTES,
     Control,
     Identity,
     is_marked_destroyed,
@@ -328,11 +327,3 @@ def remove_store(path: str, nonce: bytes) -> None:
         os.unlink(os.path.join(path, "control"))
         with contextlib.suppress(OSError):
             os.rmdir(path)
-
-
-def looks_like_store(path: str) -> bool:
-    """Whether a directory holds a control file of the right size."""
-    try:
-        return os.stat(os.path.join(path, "control")).st_size == CONTROL_BYTES
-    except OSError:
-        return False
