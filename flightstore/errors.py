@@ -14,6 +14,7 @@ __all__ = [
     "InvalidArgument",
     "MissingExtra",
     "NotAStore",
+    "NotConvertible",
     "NotStorable",
     "ObjectExists",
     "ObjectLost",
@@ -73,6 +74,10 @@ class ObjectLost(FlightStoreError, LookupError):
 
 class NotStorable(FlightStoreError, TypeError):
     """This value cannot be stored; the message says why."""
+
+
+class NotConvertible(FlightStoreError, TypeError):
+    """A library's form cannot hold this object; the message names the column and its type."""
 
 
 class InvalidArgument(FlightStoreError, ValueError):

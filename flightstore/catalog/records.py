@@ -67,6 +67,8 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where its payload was spilled to, msgpack; empty while in memory."""
     expires_ns: int = 0
     """When it becomes invisible; 0 for never."""
+    origin: str = ""
+    """Name of the connector that built the payload; empty for what the store takes by itself."""
 
 
 FLAG_PROBING = 1 << 0

@@ -79,6 +79,7 @@ class NewObject:
             0,
             self.metadata,
             self.metadata_at,
+            origin=payload.origin,
         )
 
 

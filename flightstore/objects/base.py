@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from flightstore.types import Holder, ObjectID
+from flightstore.errors import InvalidArgument
+from flightstore.objects.connector import connector_named
+from flightstore.types import ConversionReport, Holder, ObjectID
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,6 +70,8 @@ class Payload(msgspec.Struct, frozen=True):
     """Rows, for tables."""
     keepalive: Any = None
     """Whatever must live until the pieces have been copied."""
+    origin: str = ""
+    """Name of the connector that built it; empty for none."""
 
 
 class StoreView(Protocol):
@@ -160,8 +164,38 @@ class Object:
         self._handle = None
 
     def value(self) -> Any:
-        """The value in the form it was put, sharing the store's memory wherever its type allows."""
+        """The value in the form it was put, sharing the store's memory wherever its type allows.
+
+        Raises:
+            MissingExtra: it was put as a type of a library that is not installed here.
+        """
+        origin = self._live.record.origin
+        return self.to(origin) if origin else self._value()
+
+    def _value(self) -> Any:
+        """The value in this kind's own form."""
         raise NotImplementedError
+
+    def to(self, connector: str, **options: Any) -> Any:
+        """The object in the form of a connector: ``to("pandas")`` is ``to_pandas()``.
+
+        Raises:
+            MissingExtra: the connector, or its library, is not installed.
+            NotConvertible: its form cannot hold this object.
+        """
+        return connector_named(connector).resolve(self, **options)
+
+    def conversion_report(self, connector: str, **options: Any) -> ConversionReport:
+        """What ``to(connector, **options)`` shares with the store, and what it copies and why.
+
+        Raises:
+            InvalidArgument: the connector makes no reports.
+            MissingExtra, NotConvertible: as :meth:`to`.
+        """
+        report = connector_named(connector).report
+        if report is None:
+            raise InvalidArgument(f"the connector {connector!r} makes no conversion reports")
+        return report(self, **options)
 
     def __enter__(self) -> Object:
         return self

@@ -39,7 +39,7 @@ FLAG_DICTIONARIES = 1
 """The stream holds dictionary batches: only a stream reader reads it right."""
 
 # Stored: never renumber.
-ORIGIN_ARROW, ORIGIN_BATCH, ORIGIN_PANDAS, ORIGIN_POLARS = range(4)
+ORIGIN_ARROW, ORIGIN_BATCH = range(2)
 
 SMALL_BYTES = 64 << 10
 """Batches up to this size are laid out in one buffer."""

@@ -4,9 +4,10 @@ Dispatch is by the value's exact type. Types of other libraries are known by qua
 type can only exist once its library is imported, so nothing is ever imported here that the user has not
 imported, and the modules that need NumPy or Arrow are loaded with the first value that needs them.
 
-In this order: a registered type; a handle of a stored object (copied as it is); a foreign Arrow producer;
-pickle. A subclass of a registered type is not taken for its parent, since its type would be lost: it goes to
-pickle. Where pickle is not allowed or refuses, whatever exposes its bytes is stored as bytes.
+In this order: a registered type; a handle of a stored object (copied as it is); a type of a connector; a
+foreign Arrow producer; pickle. A subclass of a registered type is not taken for its parent, since its type
+would be lost: it goes to pickle. Where pickle is not allowed or refuses, whatever exposes its bytes is
+stored as bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import mmap
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeAlias
+
+import msgspec
 
 from flightstore.errors import InvalidArgument, MissingExtra, NotStorable
 from flightstore.objects.base import (
@@ -28,6 +31,7 @@ from flightstore.objects.base import (
     Payload,
 )
 from flightstore.objects.blob import encode_blob, encode_bytes, encode_exposed
+from flightstore.objects.connector import Connector, connector_for
 from flightstore.objects.pyobject import encode_pickle
 
 __all__ = ["Encoder", "encode", "kind_name", "open_object", "register_encoder", "register_kind"]
@@ -56,9 +60,6 @@ _named: dict[str, str | Encoder] = {
     "pyarrow.ipc.RecordBatchStreamReader": "flightstore.objects.table:encode_reader",
     "numpy.ndarray": "flightstore.objects.tensor:encode_tensor",
     "numpy.memmap": "flightstore.objects.tensor:encode_tensor",
-    "pandas.DataFrame": "flightstore.objects.table:encode_pandas",
-    "pandas.core.frame.DataFrame": "flightstore.objects.table:encode_pandas",
-    "polars.dataframe.frame.DataFrame": "flightstore.objects.table:encode_polars",
 }
 """Encoders, or where they are, by qualified name of the type."""
 
@@ -86,7 +87,8 @@ def encode(value: Any, *, pickle: bool = True) -> Payload:
     """
     encoder = _encoders.get(type(value)) or _resolve(value)
     if encoder is None:
-        return _encode_other(value, pickle)
+        connector = connector_for(type(value))
+        return _encode_built(connector, value, pickle) if connector else _encode_other(value, pickle)
     try:
         return encoder(value)
     except NotStorable:
@@ -94,6 +96,18 @@ def encode(value: Any, *, pickle: bool = True) -> Payload:
         if fallback is None:
             raise
         return fallback
+
+
+def _encode_built(connector: Connector, value: Any, pickle: bool) -> Payload:
+    """What a connector builds of the value, marked as its making."""
+    try:
+        payload = encode(connector.build(value, pickle=pickle), pickle=False)
+    except NotStorable:
+        fallback = _pickled(value) if pickle else None
+        if fallback is None:
+            raise
+        return fallback
+    return msgspec.structs.replace(payload, origin=connector.name)
 
 
 def _pickled(value: Any) -> Payload | None:
@@ -167,7 +181,13 @@ def _copy_of_stored(stored: Object) -> Payload:
     record = handle.record
     payload = handle.payload.slice(0, record.nbytes)  # beyond it may lie padding, or the user's metadata
     return Payload(
-        record.kind, record.layout, payload.size, ((0, payload),), record.num_rows, keepalive=handle
+        record.kind,
+        record.layout,
+        payload.size,
+        ((0, payload),),
+        record.num_rows,
+        keepalive=handle,
+        origin=record.origin,
     )
 
 

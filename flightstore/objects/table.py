@@ -11,11 +11,8 @@ import pyarrow as pa
 
 from flightstore.errors import InvalidArgument, NotStorable
 from flightstore.objects.base import Handle, Object, Payload
-from flightstore.objects.extras import require
 from flightstore.objects.ipc import (
     ORIGIN_BATCH,
-    ORIGIN_PANDAS,
-    ORIGIN_POLARS,
     TableLayout,
     decode_layout,
     encode_batches,
@@ -30,8 +27,6 @@ __all__ = [
     "Table",
     "encode_arrow_producer",
     "encode_batch",
-    "encode_pandas",
-    "encode_polars",
     "encode_reader",
     "encode_table",
 ]
@@ -51,49 +46,6 @@ def encode_reader(reader: pa.RecordBatchReader) -> Payload:
     """Payload of all batches that are left in a reader, which is used up."""
     schema = reader.schema
     return encode_batches(schema, reader)
-
-
-def encode_pandas(frame: Any) -> Payload:
-    """Payload of a pandas data frame, as ``pa.Table.from_pandas`` converts it.
-
-    Raises:
-        NotStorable: Arrow cannot hold it; names the column.
-    """
-    try:
-        table = pa.Table.from_pandas(frame)
-    except MemoryError:
-        raise
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError, OverflowError) as error:
-        said = " ".join(
-            str(part) for part in error.args
-        )  # pyarrow appends the column's name to the arguments
-        raise NotStorable(
-            f"Arrow cannot hold this pandas DataFrame: {said}",
-            hint="give the column one type that Arrow knows, or allow pickle",
-        ) from error
-    return encode_batches(table.schema, table.to_batches(), origin=ORIGIN_PANDAS, keepalive=(table, frame))
-
-
-def encode_polars(frame: Any) -> Payload:
-    """Payload of a polars data frame, as ``to_arrow`` converts it.
-
-    Raises:
-        NotStorable: a column is of a type that Arrow has not, Python objects for one.
-    """
-    objects = [name for name, kind in frame.schema.items() if str(kind) == "Object"]
-    if objects:
-        raise NotStorable(
-            f"column {objects[0]!r} of this polars DataFrame holds Python objects",
-            hint="cast it to a type that Arrow knows",
-        )
-    try:
-        table = frame.to_arrow()
-    except pa.ArrowException as error:  # polars has types of its own, 128-bit integers for one
-        raise NotStorable(
-            f"Arrow cannot hold this polars DataFrame of types {frame.schema}: {error}",
-            hint="cast the column to a type that Arrow knows, or allow pickle",
-        ) from error
-    return encode_batches(table.schema, table.to_batches(), origin=ORIGIN_POLARS, keepalive=table)
 
 
 def encode_arrow_producer(value: Any) -> Payload:
@@ -173,18 +125,15 @@ class Table(Object):
         Raises:
             MissingExtra: pandas is not installed.
         """
-        require("pandas", "to_pandas()")
-        options.setdefault("split_blocks", True)
-        return self.to_arrow().to_pandas(**options)
+        return self.to("pandas", **options)
 
-    def to_polars(self) -> Any:
+    def to_polars(self, **options: Any) -> Any:
         """A polars data frame that shares the store's memory wherever polars' types allow.
 
         Raises:
             MissingExtra: polars is not installed.
         """
-        polars = require("polars", "to_polars()")
-        return polars.from_arrow(self.to_arrow(), rechunk=False)
+        return self.to("polars", **options)
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """The values of a table of one column; shared where the type allows (numbers without nulls, one
@@ -206,18 +155,8 @@ class Table(Object):
         gathered: np.ndarray[Any, Any] = column.to_numpy()
         return gathered
 
-    def value(self) -> Any:
-        """The table in the form it was put: Arrow table or record batch, pandas or polars data frame.
-
-        Raises:
-            MissingExtra: it was put as a frame of a library that is not installed here.
-        """
-        origin = self._layout.origin
-        if origin == ORIGIN_PANDAS:
-            return self.to_pandas()
-        if origin == ORIGIN_POLARS:
-            return self.to_polars()
-        if origin == ORIGIN_BATCH:
+    def _value(self) -> Any:
+        if self._layout.origin == ORIGIN_BATCH:
             return open_batches(self._live.payload, self._layout)[1][0]
         return self.to_arrow()
 

@@ -164,9 +164,7 @@ class Tensor(Object):
             order="C" if layout.order == "C" else "F",
         )
 
-    def value(self) -> np.ndarray[Any, Any]:
-        """As :meth:`to_numpy`."""
-        return self.to_numpy()
+    _value = to_numpy
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """NumPy's protocol: the shared array where that is allowed, a copy where it is asked for or needed.
