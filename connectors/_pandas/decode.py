@@ -17,8 +17,8 @@ import pyarrow as pa
 from flightstore.connectors._pandas.arrays import codes_of, marked, masked, zoned
 from flightstore.connectors._pandas.buffers import NUMPY_TYPES, NumPy, joined, numpy_view, valid_mask
 from flightstore.connectors._pandas.defaults import DEFAULT, Conversion, decode_plain
-from flightstore.connectors._pandas.embedded import dense, embedded
-from flightstore.connectors._pandas.encode import MASKED_DTYPES, checksum
+from flightstore.connectors._pandas.embedded import embedded
+from flightstore.connectors._pandas.encode import MASKED_DTYPES, checksum, readable
 from flightstore.connectors._pandas.literals import read_literal
 from flightstore.connectors._pandas.objects import decode_objects
 from flightstore.errors import NotConvertible
@@ -149,13 +149,14 @@ def decode_dictionary(column: Column, facts: Facts) -> tuple[NumPy, pd.Index]:
 def _dictionary_values(dictionary: pa.Array, facts: Facts, label: Any) -> pd.Index:
     if "range" in facts:
         index = pd.RangeIndex(*facts["range"], name=label)
-        if dictionary.equals(pa.array(index.to_numpy())):
+        if not len(dictionary) or dictionary.equals(pa.array(index.to_numpy())):
             return index
     if "embedded" in facts:
         stored = embedded(facts["embedded"])
-        if dense(stored).equals(dictionary):
-            return decode_level(stored, facts["facts"], label)
-        facts = {}
+        index = decode_level(stored, facts["facts"], label)
+        if not len(dictionary) or readable(stored, index).equals(dictionary):
+            return index
+        facts = facts["facts"]
     return decode_level(dictionary, facts, label)
 
 
@@ -163,8 +164,6 @@ def _decode_sparse(column: Column, facts: Facts) -> Any:
     array = joined(column)
     if not pa.types.is_run_end_encoded(array.type):
         return None
-    from pandas._libs.sparse import IntIndex
-
     fill, subtype = read_literal(facts["fill"]), np.dtype(facts["subtype"])
     ends, values = _logical_runs(array, facts["values"])
     if values.dtype != subtype:
@@ -174,11 +173,19 @@ def _decode_sparse(column: Column, facts: Facts) -> Any:
     explicit = np.isin(ends - 1, facts["explicit"]) & (lengths == 1)
     kept = ~is_fill | explicit
     rows = np.repeat(ends[kept] - np.cumsum(lengths[kept]), lengths[kept]) + np.arange(lengths[kept].sum())
-    index = IntIndex(len(array), rows.astype(np.int32))
-    if facts["kind"] == "block":
-        index = index.to_block_index()
     points = np.repeat(values[kept], lengths[kept])
-    return pd.arrays.SparseArray(points, sparse_index=index, dtype=pd.SparseDtype(subtype, fill))
+    return _sparse_array(points, rows.astype(np.int32), len(array), fill, facts["kind"])
+
+
+def _sparse_array(points: NumPy, rows: NumPy, length: int, fill: Any, kind: str) -> Any:
+    made = getattr(pd.arrays.SparseArray, "from_indices", None)
+    if made is not None:
+        return made(points, rows, length, fill, kind, points.dtype)
+    from pandas._libs.sparse import IntIndex
+
+    index = IntIndex(length, rows)
+    index = index.to_block_index() if kind == "block" else index
+    return pd.arrays.SparseArray(points, sparse_index=index, dtype=pd.SparseDtype(points.dtype, fill))
 
 
 def _logical_runs(array: Any, facts: Facts | None) -> tuple[NumPy, NumPy]:

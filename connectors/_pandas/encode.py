@@ -29,9 +29,12 @@ __all__ = [
     "encode_codes",
     "encode_dictionary",
     "encode_level",
+    "readable",
 ]
 
 NAT = np.iinfo(np.int64).min
+NumpyEADtype = type(pd.Series([0]).array.dtype)
+"""The dtype of pandas' wrapper around NumPy's arrays."""
 MASKED_DTYPES = {
     name: pd.api.types.pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
@@ -43,7 +46,7 @@ SAMPLES = 16
 def array_of(values: pd.Series | pd.Index) -> Any:
     """The array under a series or an index of one level: NumPy's or pandas' own; not copied."""
     array = values.array
-    return array.to_numpy() if isinstance(array, pd.arrays.NumpyExtensionArray) else array
+    return array.to_numpy() if isinstance(array.dtype, NumpyEADtype) else array
 
 
 def encode_array(values: Any, where: str, *, may_pickle: bool) -> Encoded:
@@ -117,7 +120,7 @@ def _encode_masked(values: Any, writer: Writer) -> Encoded:
 
 
 def _encode_categorical(values: Any, writer: Writer) -> Encoded:
-    dictionary, facts = encode_dictionary(values.dtype.categories, writer)
+    dictionary, facts = encode_dictionary(values.dtype.categories, writer, not len(values))
     indices = encode_codes(values.codes)
     array = pa.DictionaryArray.from_arrays(indices, dictionary, ordered=values.dtype.ordered, safe=False)
     return Encoded(array, {"dtype": "category", "values": facts})
@@ -129,8 +132,14 @@ def encode_codes(codes: NumPy) -> pa.Array:
     return fixed_width(codes, arrow_type(codes.dtype), codes >= 0 if has_missing else None)
 
 
-def encode_dictionary(index: pd.Index, writer: Writer) -> tuple[pa.Array, dict[str, Any]]:
-    """Categories, or a level of a MultiIndex, as the values of an Arrow dictionary, and its facts."""
+def encode_dictionary(index: pd.Index, writer: Writer, is_unused: bool) -> tuple[pa.Array, dict[str, Any]]:
+    """Categories, or a level of a MultiIndex, as the values of an Arrow dictionary, and its facts.
+
+    Args:
+        index: The categories.
+        writer: How to write what JSON has not.
+        is_unused: Whether there is no row: then Arrow writes no dictionary.
+    """
     if isinstance(index, pd.RangeIndex):
         facts: dict[str, Any] = {"range": [index.start, index.stop, index.step]}
         return pa.array(index.to_numpy()), _named(facts, index, writer)
@@ -140,15 +149,18 @@ def encode_dictionary(index: pd.Index, writer: Writer) -> tuple[pa.Array, dict[s
         array = pa.concat_arrays(array.chunks) if array.num_chunks != 1 else array.chunk(0)
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
-    if not _may_be_dictionary(array.type):
+    shown = readable(array, index)
+    if shown is not array or is_unused:
         facts = {"embedded": embed(array), "facts": facts}
-        array = dense(array)
-    return array, _named(facts, index, writer)
+    return shown, _named(facts, index, writer)
 
 
-def _may_be_dictionary(kind: pa.DataType) -> bool:
-    """Whether Arrow takes values of this type as a dictionary, in every process."""
-    return not (pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind))
+def readable(array: pa.Array, index: pd.Index) -> pa.Array:
+    """The values of an index as an Arrow dictionary that every reader takes: texts where it must be."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return pa.array([str(value) for value in index], pa.large_string())
+    return dense(array) if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind) else array
 
 
 def _named(facts: dict[str, Any], index: pd.Index, writer: Writer) -> dict[str, Any]:

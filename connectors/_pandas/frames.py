@@ -24,6 +24,7 @@ from flightstore.connectors._pandas.indexes import (
     decode_index,
     encode_columns,
     encode_index,
+    encode_label,
 )
 from flightstore.connectors._pandas.layout import Facts, Layout
 from flightstore.connectors._pandas.literals import Writer, read_literal
@@ -46,10 +47,7 @@ def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
 
 def encode_series(series: pd.Series, *, may_pickle: bool) -> pa.Table:
     """The table of a series: one column, beside its index."""
-    labels = pd.Index([series.name], dtype=object, tupleize_cols=False)
-    columns = encode_columns(labels, Writer(may_pickle, "the name"))
-    if series.name is None:  # as its frame would call it
-        columns = Columns(["0"], [{"name": "0", "label": None}], {})
+    columns = encode_label(series.name, Writer(may_pickle, "the name"))
     return _encode(series, [array_of(series)], columns, {"kind": "series"}, may_pickle)
 
 
@@ -95,8 +93,8 @@ def _table(
     schema = write_schema(names, [array.type for array in arrays], facts, whole, rows)
     if arrays:
         return pa.Table.from_arrays(arrays, schema=schema)
-    without_columns = pa.table({"rows": pa.nulls(rows)}).select([])
-    return without_columns.replace_schema_metadata(schema.metadata)
+    batch = pa.record_batch({"rows": pa.nulls(rows)}).select([])
+    return pa.Table.from_batches([batch.replace_schema_metadata(schema.metadata)])
 
 
 def decode_table(table: pa.Table, layout: Layout, wanted: Conversion = DEFAULT) -> Any:

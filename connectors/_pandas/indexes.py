@@ -49,7 +49,7 @@ class Columns(NamedTuple):
 
 def _field_name(label: Any) -> str:
     """A readable name for a label, such as every language takes."""
-    text = label if type(label) is str else str(label)
+    text = str(tuple(map(str, label))) if type(label) is tuple else str(label)
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
@@ -106,7 +106,7 @@ def _level_name(label: Any, number: int, taken: set[str]) -> str:
 def _encode_levels(index: pd.MultiIndex, writer: Writer) -> list[tuple[Any, Facts]]:
     found = []
     for level, codes in zip(index.levels, index.codes, strict=True):
-        values, facts = encode_dictionary(level.rename(None), writer)
+        values, facts = encode_dictionary(level.rename(None), writer, not len(index))
         array = pa.DictionaryArray.from_arrays(encode_codes(np.asarray(codes)), values, safe=False)
         found.append((array, {"dtype": "level", "values": facts}))
     return found
@@ -168,10 +168,17 @@ def encode_columns(columns: pd.Index, writer: Writer) -> Columns:
         extent = [columns.start, columns.stop, columns.step]
         return Columns(names, facts, {"kind": "range", "range": extent, "label": writer.write(columns.name)})
     dtype = _text_dtype(columns.dtype)
-    if dtype is not None and not isinstance(columns, pd.MultiIndex) and all(type(x) is str for x in labels):
+    is_text = dtype == "object" or (dtype is not None and all(type(label) is str for label in labels))
+    if is_text and not isinstance(columns, pd.MultiIndex):
         known = [_labelled(*pair, writer) for pair in zip(names, labels, strict=True)]
         return Columns(names, known, {"kind": "names", "dtype": dtype, "label": writer.write(columns.name)})
     return _stored(columns, names, labels, writer)
+
+
+def encode_label(label: Any, writer: Writer) -> Columns:
+    """The name of a series."""
+    name = "0" if label is None else _field_name(label)  # as its frame would call it
+    return Columns([name], [_labelled(name, label, writer)], {})
 
 
 def _text_dtype(dtype: Any) -> Any:
@@ -203,13 +210,14 @@ def _levels_of(index: pd.Index) -> list[pd.Index]:
     return list(index.levels) if isinstance(index, pd.MultiIndex) else [index]
 
 
-def _described_level(array: pa.Array, level: pd.Index) -> tuple[str, str]:
+def _described_level(array: pa.Array, level: pd.Index) -> tuple[str, str, Any]:
     """What pandas' own metadata calls the labels of a level."""
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    known = isinstance(level.dtype, np.dtype) and level.dtype.kind in "iufb"
-    if known or isinstance(level, pd.DatetimeIndex):
-        return pandas_type(kind), str(level.dtype)
-    return "unicode", "object"
+    if isinstance(level, pd.DatetimeIndex):
+        return pandas_type(kind), f"datetime64[{level.unit}]", {"timezone": kind.tz} if kind.tz else None
+    if isinstance(level.dtype, np.dtype) and level.dtype.kind in "iuf":
+        return pandas_type(kind), str(level.dtype), None
+    return "unicode", "object", {"encoding": "UTF-8"}
 
 
 def decode_columns(schema: pa.Schema, layout: Layout) -> pd.Index:

@@ -22,98 +22,105 @@ STANDARD_KEY = b"pandas"
 
 def standard_metadata(schema: pa.Schema, layout: Layout, rows: int) -> bytes:
     """The ``pandas`` entry of the metadata, as readers of Parquet and Arrow files know it."""
-    whole = layout.whole
-    described = _describe_columns(schema, layout)
+    labels = _Labels.of(schema, layout)
     levels = set(layout.levels)
     entries = []
     for position, (field, facts) in enumerate(zip(schema, layout.fields, strict=True)):
-        name = field.name
-        label = None if facts is None else facts.get("label", name)
-        text = _quoted(name) if facts is None or label == name else _text(label, name, position in levels)
-        if described.pads and position not in levels and is_new(name, facts, described.known):
-            text = _quoted(str((name, *[""] * described.pads)))
-        entries.append(
-            f'{{"name":{text},"field_name":{_quoted(name)},{_types(field.type, _numpy_name(field.type, facts))}}}'
-        )
-    names = [schema.field(position).name for position in layout.levels]
-    index = whole["index"]
-    if index["kind"] == "range":
-        start, stop, step = index["range"]
-        label = json.loads(_text(index["label"], "", True))
-        names = [{"kind": "range", "name": label, "start": start, "stop": stop, "step": step}]
+        name = _quoted(field.name)
+        text = _level_text(field.name, facts) if position in levels else labels.text(field.name, facts)
+        types = _types(field.type, _numpy_name(field.type, facts))
+        entries.append(f'{{"name":{text},"field_name":{name},{types}}}')
+    whole = layout.whole
     attrs = whole.get("attrs")
     rest = {
-        "index_columns": names,
-        "column_indexes": described.indexes,
+        "index_columns": _index_columns(schema, layout),
+        "column_indexes": labels.indexes,
         "creator": {"library": "flightstore", "version": "1"},
         "pandas_version": whole.get("pandas", ""),
         **({"attributes": attrs} if attrs and '"$' not in json.dumps(attrs) else {}),
     }
-    return (
-        b'{"columns":['
-        + ",".join(entries).encode("ascii")
-        + b"],"
-        + json.dumps(rest, separators=(",", ":")).encode("ascii")[1:]
-    )
+    written = json.dumps(rest, separators=(",", ":"))
+    return f'{{"columns":[{",".join(entries)}],{written[1:]}'.encode("ascii")
 
 
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def _text(label: Any, name: str, is_level: bool) -> str:
-    """A label as the standard has it: a text, as JSON."""
-    if label is None and is_level:
-        return "null"
-    text = _plain_text(label)
-    return _quoted(name if text is None else text)
+def _index_columns(schema: pa.Schema, layout: Layout) -> list[Any]:
+    index = layout.whole["index"]
+    if index["kind"] != "range":
+        return [schema.field(position).name for position in layout.levels]
+    start, stop, step = index["range"]
+    name = _name_text(index["label"])
+    return [{"kind": "range", "name": name, "start": start, "stop": stop, "step": step}]
+
+
+def _name_text(label: Any) -> str | None:
+    """The name of an index as the standard has it."""
+    return None if label is None else _plain_text(label) or json.dumps(label)
+
+
+def _level_text(name: str, facts: Facts | None) -> str:
+    return json.dumps(_name_text(label_of(name, facts)))
 
 
 def _plain_text(label: Any) -> str | None:
+    """A literal as text, None where it takes more than JSON to read it."""
     if isinstance(label, dict):
         parts = [_plain_text(part) for part in label["$tuple"]] if list(label) == ["$tuple"] else [None]
         return None if None in parts else str(tuple(parts))
-    return None if isinstance(label, list) else str(label)
+    text = str(label)
+    return None if isinstance(label, list) or not _is_unicode(text) else text
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or text == text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    """The index of the columns, as the standard has it."""
+class _Labels:
+    """The labels of the columns, as the standard has them."""
 
     indexes: list[Facts]
-    known: frozenset[str]
-    """Names of the fields that it was made for."""
-    pads: int = 0
-    """How many empty parts a new label gets: one for each level below the first."""
+    """The ``column_indexes``."""
+    is_multi: bool = False
+    """Whether labels are tuples, one part for each level."""
+
+    @staticmethod
+    def of(schema: pa.Schema, layout: Layout) -> _Labels:
+        """What is said of the index of the columns, if it still is what it was when it was written."""
+        columns = layout.whole.get("columns") or {"kind": "names", "label": None}
+        if columns["kind"] == "names":
+            return _Labels([_index_entry(columns["label"], *_TEXT)])
+        if columns["kind"] == "range":
+            pairs = [(schema.field(position).name, layout.fields[position]) for position in layout.values]
+            is_plain = all(type(label_of(*pair)) is int for pair in pairs)
+            return _Labels([_index_entry(columns["label"], *(_INTEGER if is_plain else _TEXT))])
+        if columns["index"]["kind"] == "levels" and columns["index"]["multi"]:
+            return _Labels([_index_entry(*level) for level in columns["indexes"]], is_multi=True)
+        known = frozenset(columns["fields"])
+        changed = any(is_new(schema.field(at).name, layout.fields[at], known) for at in layout.values)
+        label, *types = columns["indexes"][0]
+        return _Labels([_index_entry(label, *(_TEXT if changed else types))])
+
+    def text(self, name: str, facts: Facts | None) -> str:
+        """The label of a column, as JSON."""
+        label = name if facts is None else label_of(name, facts)
+        if not self.is_multi:
+            return _quoted(name if label is None else _plain_text(label) or name)
+        levels = len(self.indexes)
+        if isinstance(label, str):  # as pandas makes a tuple of it
+            label = {"$tuple": [label, *[""] * (levels - 1)]}
+        text = _plain_text(label["$tuple"][0] if levels == 1 else label) if isinstance(label, dict) else None
+        return _quoted(name if text is None else text)
 
 
-def _describe_columns(schema: pa.Schema, layout: Layout) -> _Columns:
-    """The ``column_indexes``, and which columns they do not know."""
-    columns = layout.whole.get("columns", {"kind": "names", "dtype": "object", "label": None})
-    kind = columns["kind"]
-    if kind == "names":
-        return _Columns([_index_entry(columns["label"], "unicode", columns["dtype"])], frozenset())
-    fields = {position: schema.field(position).name for position in layout.values}
-    known = frozenset(columns.get("fields", ()))
-    if kind == "range":
-        plain = all(_islabel_of(name, layout.fields[at], int) for at, name in fields.items())
-        entry = ("int64", "int64") if plain else ("unicode", "object")
-        return _Columns([_index_entry(columns["label"], *entry)], known)
-    levels = columns["indexes"]
-    if len(levels) > 1:
-        return _Columns([_index_entry(*level) for level in levels], known, len(levels) - 1)
-    changed = any(is_new(name, layout.fields[at], known) for at, name in fields.items())
-    label, *types = levels[0]
-    return _Columns([_index_entry(label, *(("unicode", "object") if changed else types))], known)
+_TEXT = ("unicode", "object", {"encoding": "UTF-8"})
+_INTEGER = ("int64", "int64", None)
 
 
-def _islabel_of(name: str, facts: Facts | None, kind: type) -> bool:
-    return type(label_of(name, facts)) is kind
-
-
-def _index_entry(label: Any, pandas_type: str, numpy_type: Any) -> Facts:
-    name = json.loads(_text(label, "", True))
-    metadata = {"encoding": "UTF-8"} if pandas_type == "unicode" else None
-    numpy_type = numpy_type if isinstance(numpy_type, str) else "str"
+def _index_entry(label: Any, pandas_type: str, numpy_type: str, metadata: Any) -> Facts:
+    name = _name_text(label)
     return {
         "name": name,
         "field_name": name,
@@ -163,7 +170,7 @@ def _numpy_name(kind: pa.DataType, facts: Facts | None) -> str:
     if dtype == "string":
         return "str" if facts["na"] == "nan" else "string"
     if dtype == "arrow":
-        return f"{kind}[pyarrow]"
+        return "object" if set("<(") & set(str(kind)) else f"{kind}[pyarrow]"
     if dtype == "period":
         return f"period[{facts['freq']}]"
     if dtype in ("extension", "interval", "numpy", "sparse", "level"):

@@ -55,7 +55,9 @@ def _same_index(expected: pd.Index, actual: pd.Index, where: str) -> None:
         for number in range(expected.nlevels):
             place = f"level {number} of {where}"
             _same_index(expected.levels[number], actual.levels[number], place)
-            _same_array(np.asarray(expected.codes[number]), np.asarray(actual.codes[number]), f"codes of {place}")
+            _same_array(
+                np.asarray(expected.codes[number]), np.asarray(actual.codes[number]), f"codes of {place}"
+            )
     else:
         _same_array(expected.array, actual.array, where)
         freqs = [getattr(index, "freq", None) for index in (expected, actual)]
@@ -67,7 +69,7 @@ def _same_array(expected: Any, actual: Any, where: str) -> None:
     _same_type(expected, actual, where)
     _same_dtype(expected.dtype, actual.dtype, where)
     assert len(expected) == len(actual), f"{where}: {len(actual)} values instead of {len(expected)}"
-    if isinstance(expected, pd.arrays.NumpyExtensionArray):
+    if type(expected) is pd.arrays.NumpyExtensionArray:
         expected, actual = expected.to_numpy(), actual.to_numpy()
     if isinstance(expected, pd.Categorical):
         _same_array(expected.codes, actual.codes, f"codes of {where}")

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 __all__ = ["frames", "indexes", "series"]
 
 MAX_ROWS = 12
-ZONES: tuple[Any, ...] = ("UTC", "Europe/Berlin", "America/St_Johns", datetime.timezone(datetime.timedelta(hours=-3)))
+ZONES: tuple[Any, ...] = (
+    "UTC",
+    "Europe/Berlin",
+    "America/St_Johns",
+    datetime.timezone(datetime.timedelta(hours=-3)),
+)
 FREQUENCIES = ("D", "-1D", "h", "ME", "B", "W-WED", "15min", "QS-FEB", "YE")
 DAYS = st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -62,11 +67,15 @@ def _nullable(rows: int) -> st.SearchStrategy[Any]:
         items = st.lists(st.none() | values, min_size=rows, max_size=rows)
         return items.map(lambda found: pd.array(found, dtype=name))
 
-    return st.sampled_from(["Int8", "UInt16", "Int32", "UInt64", "Float32", "Float64", "boolean"]).flatmap(drawn)
+    return st.sampled_from(["Int8", "UInt16", "Int32", "UInt64", "Float32", "Float64", "boolean"]).flatmap(
+        drawn
+    )
 
 
 def _strings(rows: int) -> st.SearchStrategy[Any]:
-    dtypes = [pd.StringDtype(storage, na_value=na) for storage in ("python", "pyarrow") for na in (np.nan, pd.NA)]
+    dtypes = [
+        pd.StringDtype(storage, na_value=na) for storage in ("python", "pyarrow") for na in (np.nan, pd.NA)
+    ]
     items = st.lists(st.none() | TEXT, min_size=rows, max_size=rows)
     return st.builds(lambda found, dtype: pd.array(found, dtype=dtype), items, st.sampled_from(dtypes))
 
@@ -88,7 +97,9 @@ def _objects(rows: int) -> st.SearchStrategy[Any]:
 def _categoricals(rows: int) -> st.SearchStrategy[Any]:
     categories = st.one_of(
         st.lists(TEXT, unique=True, max_size=4),
-        st.lists(st.integers(), unique=True, max_size=4).filter(lambda items: all(abs(i) < 2**63 for i in items)),
+        st.lists(st.integers(), unique=True, max_size=4).filter(
+            lambda items: all(abs(i) < 2**63 for i in items)
+        ),
         st.lists(DAYS, unique=True, max_size=4).map(pd.DatetimeIndex),
     )
 
@@ -105,8 +116,12 @@ def _categoricals(rows: int) -> st.SearchStrategy[Any]:
 
 def _times(rows: int) -> st.SearchStrategy[Any]:
     days = st.lists(st.none() | DAYS, min_size=rows, max_size=rows).map(pd.DatetimeIndex)
-    zoned = st.builds(lambda found, zone: found.tz_localize("UTC").tz_convert(zone), days, st.sampled_from(ZONES))
-    periods = st.builds(lambda found, freq: found.to_period(freq), days, st.sampled_from(["D", "M", "Y", "h"]))
+    zoned = st.builds(
+        lambda found, zone: found.tz_localize("UTC").tz_convert(zone), days, st.sampled_from(ZONES)
+    )
+    periods = st.builds(
+        lambda found, freq: found.to_period(freq), days, st.sampled_from(["D", "M", "Y", "h"])
+    )
     return (zoned | periods).map(lambda index: index.array)
 
 
@@ -219,7 +234,9 @@ def frames() -> st.SearchStrategy[pd.DataFrame]:
     """Frames of columns of any dtype, with any index, labels and attrs."""
 
     def made(columns: list[Any], index: pd.Index, labels: pd.Index, attrs: dict[str, Any]) -> pd.DataFrame:
-        data = {place: pd.Series(array, index=index, dtype=array.dtype) for place, array in enumerate(columns)}
+        data = {
+            place: pd.Series(array, index=index, dtype=array.dtype) for place, array in enumerate(columns)
+        }
         frame = pd.DataFrame(data, index=index)
         frame.columns = labels
         frame.attrs = attrs
