@@ -87,7 +87,7 @@ class Builder:
         if self._state != "sealed":
             self._check()
             self._range.freeze()  # before anybody can see it: from here on no write reaches it
-            sealing.seal(self._conn, self._new.session, self._new.id)
+            sealing.seal(self._conn, self._new)
             self._finish("sealed")
         return self._new.id
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flightstore.catalog import keys
-from flightstore.catalog.records import Extent, ObjectRecord
+from flightstore.catalog.records import Extent, Member, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import NotStorable, ObjectExists, StoreClosed
 from flightstore.lifecycle import extents, freeing, room
@@ -55,6 +55,10 @@ class NewObject:
     metadata_at: tuple[int, int] | None = None
     nbytes: int = -1
     """Payload bytes without metadata; -1 for all of the payload."""
+    shared: tuple[Extent, ...] = ()
+    """Extents of other objects that it is composed of. The caller holds leases on these meanwhile."""
+    members: tuple[Member, ...] = ()
+    """Those objects."""
     id: ObjectID = field(init=False)
     serial: int = field(init=False, default=0)
     """Its number, once it is pending."""
@@ -63,7 +67,7 @@ class NewObject:
         self.id = self.object_id if self.object_id is not None else ObjectID.random()
 
     def record(self, conn: Connection, serial: int, extent: Extent | None) -> ObjectRecord:
-        """The object's record."""
+        """The object's record, without what it shares."""
         payload = self.payload
         return ObjectRecord(
             serial,
@@ -173,7 +177,7 @@ def _seal_all(
         if small:
             conn.check_catalog_room()
         for new in pending:
-            _seal_pending(tx, new.session, new.id)
+            _seal_pending(tx, new)
         for new in small:
             _put_small(conn, tx, new, looks)
 
@@ -217,8 +221,19 @@ def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: in
         if extent is None:
             raise _NoRoom
         copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
-    record = new.record(conn, tx.next_serial(), extent)
+    record = _sharing(tx, new, new.record(conn, tx.next_serial(), extent))
     _make_visible(tx, new.session, new.id, record, ring_id=new.object_id is not None)
+
+
+def _sharing(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> ObjectRecord:
+    """The record with what it shares, counted. In the transaction that seals it, so that nothing shared is
+    ever part of a pending object.
+    """
+    if not new.shared and not new.members:
+        return record
+    for extent in new.shared:
+        tx.share_extent(extent)
+    return msgspec.structs.replace(record, extents=(*record.extents, *new.shared), members=new.members)
 
 
 def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
@@ -260,22 +275,22 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
     return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
 
 
-def seal(conn: Connection, session: int, object_id: ObjectID) -> None:
+def seal(conn: Connection, new: NewObject) -> None:
     """Make a pending object visible.
 
     Raises:
         StoreClosed: it was aborted, by its owner or because its owner was taken for dead.
     """
-    conn.write(lambda tx: _seal_pending(tx, session, object_id))
+    conn.write(lambda tx: _seal_pending(tx, new))
     freeing.sweep_if_worthwhile(conn)
 
 
-def _seal_pending(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
-    record = tx.pending(session, object_id)
+def _seal_pending(tx: WriteTransaction, new: NewObject) -> None:
+    record = tx.pending(new.session, new.id)
     if record is None:
-        raise StoreClosed(f"the object {object_id} is no longer being created: it was aborted")
-    tx.drop_pending(session, object_id)
-    _make_visible(tx, session, object_id, record, ring_id=True)
+        raise StoreClosed(f"the object {new.id} is no longer being created: it was aborted")
+    tx.drop_pending(new.session, new.id)
+    _make_visible(tx, new.session, new.id, _sharing(tx, new, record), ring_id=True)
 
 
 def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:

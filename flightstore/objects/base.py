@@ -88,17 +88,29 @@ class Handle:
     The memory stays valid as long as the handle, or any buffer taken from it, lives.
     """
 
-    __slots__ = ("id", "lease", "payload", "record", "store")
+    __slots__ = ("id", "lease", "others", "payload", "record", "store")
 
     def __init__(
-        self, store: StoreView, object_id: ObjectID, record: ObjectRecord, lease: Any, payload: pa.Buffer
+        self,
+        store: StoreView,
+        object_id: ObjectID,
+        record: ObjectRecord,
+        lease: Any,
+        payload: pa.Buffer,
+        others: tuple[pa.Buffer, ...] = (),
     ) -> None:
         self.store = store
         self.id = object_id
         self.record = record
         self.lease = lease
         self.payload = payload
-        """The object's extent as a read-only buffer that keeps the lease alive."""
+        """The object's first extent, read-only; keeps the lease alive. Empty if it has none."""
+        self.others = others
+        """Its further extents, likewise."""
+
+    def extent(self, number: int) -> pa.Buffer:
+        """The extent of that number, as the record lists them."""
+        return self.others[number - 1] if number else self.payload
 
 
 class Object:
