@@ -171,10 +171,10 @@ class WriteTransaction:
         return True
 
     def add_sealed(self, session: int, object_id: bytes, record: ObjectRecord) -> None:
-        """Make an object visible, under its names too. Names must be free; the record is unfolded."""
+        """Make an object visible, under its names too. Names must be free, members joined, the record
+        unfolded.
+        """
         txn = self.txn
-        if record.members:
-            record = self._join_members(session, record)
         stored = folded(record)
         if stored is not record:
             for key, value in continuations(record):
@@ -206,8 +206,10 @@ class WriteTransaction:
         """The record with all its extents and members."""
         return unfolded(record, self.txn.get) if record.more else record
 
-    def _join_members(self, session: int, record: ObjectRecord) -> ObjectRecord:
-        """Count the object with each member; those that were deleted by now are none."""
+    def join_members(self, session: int, record: ObjectRecord) -> ObjectRecord:
+        """Count a new object with each of its members; returns its record with those that are still there."""
+        if not record.members:
+            return record
         found = []
         for member in record.members:
             known = self.sealed(session, member.id)

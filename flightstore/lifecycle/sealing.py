@@ -29,6 +29,7 @@ from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, kernel
 from flightstore.memory.control import Control
 from flightstore.memory.copying import copy_pieces
+from flightstore.memory.leases import Lease
 from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
@@ -59,6 +60,10 @@ class NewObject:
     """Extents of other objects that it is composed of. The caller holds leases on these meanwhile."""
     members: tuple[Member, ...] = ()
     """Those objects."""
+    hold: bool = False
+    """Whether to take a lease on it in the transaction that seals it."""
+    held: tuple[ObjectRecord, Lease] | None = field(init=False, default=None)
+    """Its record and that lease, once it is sealed."""
     id: ObjectID = field(init=False)
     serial: int = field(init=False, default=0)
     """Its number, once it is pending."""
@@ -177,7 +182,7 @@ def _seal_all(
         if small:
             conn.check_catalog_room()
         for new in pending:
-            _seal_pending(tx, new)
+            _seal_pending(conn, tx, new)
         for new in small:
             _put_small(conn, tx, new, looks)
 
@@ -222,7 +227,7 @@ def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: in
             raise _NoRoom
         copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
     record = _sharing(tx, new, new.record(conn, tx.next_serial(), extent))
-    _make_visible(tx, new.session, new.id, record, ring_id=new.object_id is not None)
+    _make_visible(conn, tx, new, record, ring_id=new.object_id is not None)
 
 
 def _sharing(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> ObjectRecord:
@@ -245,14 +250,18 @@ def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> No
 
 
 def _make_visible(
-    tx: WriteTransaction, session: int, object_id: ObjectID, record: ObjectRecord, *, ring_id: bool
+    conn: Connection, tx: WriteTransaction, new: NewObject, record: ObjectRecord, *, ring_id: bool
 ) -> None:
+    session, object_id = new.session, new.id
+    record = tx.join_members(session, record)  # before names change hands: a member outlives its name
     for name in record.names:
         freeing.release_name(tx, session, name, object_id)
         tx.ring(Control.bell_of(keys.name_key(session, name)))
     tx.add_sealed(session, object_id, record)
     if ring_id:
         tx.ring(Control.bell_of(keys.object_key(session, object_id)))
+    if new.hold:
+        new.held = record, Lease(conn.leases, record.serial)
 
 
 def allocate(conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT) -> Extent:
@@ -281,16 +290,16 @@ def seal(conn: Connection, new: NewObject) -> None:
     Raises:
         StoreClosed: it was aborted, by its owner or because its owner was taken for dead.
     """
-    conn.write(lambda tx: _seal_pending(tx, new))
+    conn.write(lambda tx: _seal_pending(conn, tx, new))
     freeing.sweep_if_worthwhile(conn)
 
 
-def _seal_pending(tx: WriteTransaction, new: NewObject) -> None:
+def _seal_pending(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
     record = tx.pending(new.session, new.id)
     if record is None:
         raise StoreClosed(f"the object {new.id} is no longer being created: it was aborted")
     tx.drop_pending(new.session, new.id)
-    _make_visible(tx, new.session, new.id, _sharing(tx, new, record), ring_id=True)
+    _make_visible(conn, tx, new, _sharing(tx, new, record), ring_id=True)
 
 
 def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIGNMENT_BYTES",
     "KIND_BLOB",
+    "KIND_COMPOSED",
     "KIND_PYOBJECT",
     "KIND_TABLE",
     "KIND_TENSOR",
@@ -49,6 +50,8 @@ KIND_TABLE = 1
 KIND_TENSOR = 2
 KIND_BLOB = 3
 KIND_PYOBJECT = 4
+KIND_COMPOSED = 5
+"""A table of several streams; opened by the same class as a plain one."""
 
 
 class Payload(msgspec.Struct, frozen=True):
