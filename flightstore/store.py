@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flightstore import config
 from flightstore.abc import AbstractStore
@@ -32,6 +32,11 @@ from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Object
 from flightstore.objects.registry import encode, open_object
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from flightstore.lifecycle.tablebuilding import TableBuilder
 
 __all__ = ["Store", "connect"]
 
@@ -281,6 +286,26 @@ class Store(AbstractStore):
         metadata: Any = None,
     ) -> building.Builder:
         return self.create(nbytes, name, object_id=object_id, metadata=metadata, timeout=0)
+
+    def create_table(
+        self,
+        schema: pa.Schema,
+        num_rows: int,
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> TableBuilder:
+        from flightstore.lifecycle.tablebuilding import TableBuilder
+
+        conn = self._conn
+        if name is not None:
+            check_name(name)
+        _check_id(object_id)
+        return TableBuilder(
+            conn, self._session, schema, num_rows, name, object_id, metadata, _deadline(timeout)
+        )
 
     def abort(self, ref: ObjectID) -> bool:
         return sealing.abort(self._conn, self._session, ref)

@@ -33,7 +33,18 @@ from flightstore.memory.leases import Lease
 from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
-__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "give_up", "new_object", "put", "seal", "undoing"]
+__all__ = [
+    "SMALL_BYTES",
+    "NewObject",
+    "abort",
+    "allocate",
+    "give_up",
+    "new_object",
+    "put",
+    "seal",
+    "undoing",
+    "write_pending",
+]
 
 T = TypeVar("T")
 
@@ -60,6 +71,9 @@ class NewObject:
     """Extents of other objects that it is composed of. The caller holds leases on these meanwhile."""
     members: tuple[Member, ...] = ()
     """Those objects."""
+    completed_by: tuple[NewObject, Payload, int] | None = None
+    """For a table built in place: a pending object whose extent becomes its first when it is sealed, the kind
+    and layout that it has then, and its bytes."""
     hold: bool = False
     """Whether to take a lease on it in the transaction that seals it."""
     held: tuple[ObjectRecord, Lease] | None = field(init=False, default=None)
@@ -151,6 +165,15 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     finally:
         del stay
     freeing.sweep_if_worthwhile(conn)
+
+
+def write_pending(conn: Connection, new: NewObject, deadline: float | None) -> None:
+    """Make a pending object and write its payload; whoever calls seals it, or gives it up.
+
+    Raises:
+        StoreFull, CatalogFull: there is no pending object then.
+    """
+    _copy(conn, new.payload, allocate(conn, new, deadline))
 
 
 def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
@@ -299,7 +322,28 @@ def _seal_pending(conn: Connection, tx: WriteTransaction, new: NewObject) -> Non
     if record is None:
         raise StoreClosed(f"the object {new.id} is no longer being created: it was aborted")
     tx.drop_pending(new.session, new.id)
+    if new.completed_by is not None:
+        record = _completed(tx, new, record)
     _make_visible(conn, tx, new, _sharing(tx, new, record), ring_id=True)
+
+
+def _completed(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> ObjectRecord:
+    """The record with the extent and the metadata of the pending object that completes it."""
+    assert new.completed_by is not None
+    helper, payload, nbytes = new.completed_by
+    part = tx.pending(helper.session, helper.id)
+    if part is None:
+        raise StoreClosed(f"a part of the object {new.id} is no longer being created: it was aborted")
+    tx.drop_pending(helper.session, helper.id)
+    return msgspec.structs.replace(
+        record,
+        kind=payload.kind,
+        layout=payload.layout,
+        extents=(*part.extents, *record.extents),
+        nbytes=nbytes,
+        metadata=part.metadata,
+        metadata_at=part.metadata_at,
+    )
 
 
 def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:

@@ -23,7 +23,7 @@ from flightstore.objects.connector import Connector, connector_for, connector_na
 from flightstore.objects.encoding import streams_of
 from flightstore.objects.ipc import Stream
 
-__all__ = ["concat", "drop", "rename", "select", "with_columns"]
+__all__ = ["column_of", "concat", "drop", "rename", "select", "with_columns"]
 
 
 def select(obj: Object, columns: Iterable[str]) -> Composition:
@@ -189,33 +189,49 @@ def _named(source: Source, name: str, obj: Object) -> Source:
 
 
 def _column(name: str, value: Any, connector: Connector | None) -> tuple[pa.Field, pa.ChunkedArray]:
-    """A value of a mapping as a column.
+    """A value of a mapping as a column."""
+    builder = connector_for(type(value))
+    if builder is None:
+        column = _array(name, value, None)
+        return pa.field(name, column.type), column
+    table = _built(builder, value, connector)
+    if table.num_columns != 1:
+        raise NotStorable(f"the value of column {name!r} has {table.num_columns} columns")
+    return table.schema.field(0).with_name(name), table.column(0)
+
+
+def column_of(name: str, value: Any, kind: pa.DataType) -> pa.ChunkedArray:
+    """A value as a column of a type; anything that :func:`with_columns` takes.
 
     Raises:
-        NotStorable: Arrow makes no array of it.
+        NotStorable: Arrow makes no array of it, or cannot cast it to the type without loss.
     """
-    builder = connector_for(type(value))
+    column = (
+        _array(name, value, kind) if connector_for(type(value)) is None else _column(name, value, None)[1]
+    )
+    if column.type == kind:
+        return column
     try:
-        if builder is not None:
-            table = _built(builder, value, connector)
-            if table.num_columns != 1:
-                raise NotStorable(f"the value of column {name!r} has {table.num_columns} columns")
-            return table.schema.field(0).with_name(name), table.column(0)
-        if isinstance(value, pa.ChunkedArray):
-            column = value
-        elif isinstance(value, str | bytes):
+        return column.cast(kind)
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise NotStorable(
+            f"the values of column {name!r}, of type {column.type}, do not fit {kind}: {error}"
+        ) from error
+
+
+def _array(name: str, value: Any, kind: pa.DataType | None) -> pa.ChunkedArray:
+    if isinstance(value, pa.ChunkedArray):
+        return value
+    try:
+        if isinstance(value, str | bytes):
             raise TypeError("a single text is no column")
-        else:
-            array = value if isinstance(value, pa.Array) else pa.array(value)
-            column = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
-    except (pa.ArrowException, TypeError, ValueError, NotImplementedError) as error:
-        if isinstance(error, NotStorable):
-            raise
+        array = value if isinstance(value, pa.Array) else pa.array(value, type=kind)
+    except (pa.ArrowException, TypeError, ValueError, NotImplementedError, OverflowError) as error:
         raise NotStorable(
             f"the value of column {name!r}, a {type(value).__name__}, is no array for Arrow: {error}",
             hint="give a list, a NumPy array of one dimension, a series or an Arrow array",
         ) from error
-    return pa.field(name, column.type), column
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array], type=array.type)
 
 
 def _frame(value: Any, connector: Connector | None) -> pa.Table:
