@@ -48,7 +48,7 @@ def connect(
     *,
     capacity: int | str | None = None,
     create: bool = True,
-    busy_timeout: float = 10.0,
+    busy_timeout: float | None = None,
 ) -> Store:
     """Connect to a store, making it first if it does not exist.
 
@@ -61,8 +61,8 @@ def connect(
             connecting to one of another capacity is an error. Default: FLIGHTSTORE_CAPACITY, or 30 % of the
             file system.
         create: False raises NotAStore instead of making a store.
-        busy_timeout: Seconds to wait for another process that is writing before StoreBusy is raised. The last
-            value given holds for all handles of this process on this store.
+        busy_timeout: Seconds to wait for another process that is writing before StoreBusy is raised; 10 at
+            first. The last value given holds for all handles of this process on this store.
 
     Raises:
         NotAStore, StoreAccessDenied, StoreDamaged, StoreVersionMismatch, WrongPidNamespace, StoreFull,
@@ -346,7 +346,7 @@ class Store(AbstractStore):
         return self._open(conn, acquired)
 
     def _open(self, conn: Connection, acquired: reading.Acquired) -> Object:
-        return open_object(reading.handle_for(conn, _View(conn), acquired))
+        return open_object(reading.handle_for(conn, _View(conn, self._session), acquired))
 
     def contains(self, ref: Ref) -> bool:
         return reading.lookup(self._conn, self._session, ref) is not None
@@ -457,13 +457,34 @@ def composing() -> Any:
 class _View:
     """What an object may ask of the store it came from."""
 
-    __slots__ = ("_conn",)
+    __slots__ = ("_conn", "_session")
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, session: int) -> None:
         self._conn = conn
+        self._session = session
 
     def holders_of(self, serial: int) -> list[Holder]:
         return reports.holders(self._conn, serial)
+
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        identity = self._conn.control.identity
+        return arrived, (self._conn.path, identity.nonce, self._session, bytes(object_id))
+
+
+def arrived(path: str, nonce: bytes, session: int, object_id: bytes) -> Object:
+    """An object that travelled here, got again from its store.
+
+    Raises:
+        NotAStore, StoreClosed: its store is not on this machine, or was destroyed since.
+        ObjectNotFound: it was deleted since.
+    """
+    with connect(path, create=False) as store:
+        if store._conn.control.identity.nonce != nonce:
+            raise StoreClosed(
+                f"the store {path} that {ObjectID(object_id)} came from was destroyed, another is there now"
+            )
+        store._session = session
+        return store.get(ObjectID(object_id))
 
 
 def _check_id(object_id: ObjectID | None) -> None:

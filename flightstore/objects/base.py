@@ -9,7 +9,7 @@ of catalog, leases or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
@@ -82,6 +82,10 @@ class StoreView(Protocol):
 
     def holders_of(self, serial: int) -> list[Holder]:
         """Processes that hold references on the object."""
+        ...
+
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        """A function and arguments that get the object again, in another process: what pickle takes."""
         ...
 
 
@@ -211,6 +215,14 @@ class Object:
         if report is None:
             raise InvalidArgument(f"the connector {connector!r} makes no conversion reports")
         return report(self, **options)
+
+    def __reduce__(self) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        """Pickled, an object travels as its store and id, never as its bytes; it is got again on arrival.
+
+        It holds no reference on the way: one that is deleted meanwhile raises ObjectNotFound there.
+        """
+        handle = self._live
+        return handle.store.departing(handle.id)
 
     def __enter__(self) -> Object:
         return self
