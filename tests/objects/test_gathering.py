@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flightstore.objects import gather
+from flightstore.objects import encoding, gather
 from flightstore.objects.registry import encode
 
 from .conftest import open_payload
@@ -59,11 +59,13 @@ def cut(array: pa.Array, sizes: list[int]) -> pa.ChunkedArray:
     )
 
 
-@pytest.mark.parametrize("piece_bytes", [0, 1 << 40], ids=["piece by piece", "joined by Arrow"])
+@pytest.mark.parametrize("joined_bytes", [0, 1 << 40], ids=["large", "small"])
+@pytest.mark.parametrize("piece_bytes", [0, 1 << 40], ids=["piece by piece", "column by column"])
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_column_of_chunks_is_contiguous(
-    name: str, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+    name: str, piece_bytes: int, joined_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(encoding, "JOINED_BYTES", joined_bytes)
     monkeypatch.setattr(gather, "PIECE_BYTES", piece_bytes)
     sizes = [3, 0, 64, 1, 9, 100]
     column = cut(COLUMNS[name](sum(sizes)), sizes)
@@ -108,6 +110,12 @@ def test_numbers_of_sixteen_chunks_are_arrays_without_a_copy() -> None:
     offset=st.integers(0, 9),
 )
 def test_any_columns_in_any_chunks(names: list[str], sizes: list[int], offset: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "JOINED_BYTES", 0)
+        _any_columns(names, sizes, offset)
+
+
+def _any_columns(names: list[str], sizes: list[int], offset: int) -> None:
     rows = sum(sizes)
     makers = {**COLUMNS, **KEPT}
     roundtrip(pa.table({name: cut(makers[name](rows + offset).slice(offset), sizes) for name in names}))
