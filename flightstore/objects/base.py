@@ -9,7 +9,7 @@ of catalog, leases or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIGNMENT_BYTES",
     "KIND_BLOB",
+    "KIND_COMPOSED",
     "KIND_PYOBJECT",
     "KIND_TABLE",
     "KIND_TENSOR",
@@ -49,6 +50,8 @@ KIND_TABLE = 1
 KIND_TENSOR = 2
 KIND_BLOB = 3
 KIND_PYOBJECT = 4
+KIND_COMPOSED = 5
+"""A table of several streams; opened by the same class as a plain one."""
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -81,6 +84,10 @@ class StoreView(Protocol):
         """Processes that hold references on the object."""
         ...
 
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        """A function and arguments that get the object again, in another process: what pickle takes."""
+        ...
+
 
 class Handle:
     """One reference on a stored object: its record, its lease, and its bytes mapped read-only.
@@ -88,17 +95,29 @@ class Handle:
     The memory stays valid as long as the handle, or any buffer taken from it, lives.
     """
 
-    __slots__ = ("id", "lease", "payload", "record", "store")
+    __slots__ = ("id", "lease", "others", "payload", "record", "store")
 
     def __init__(
-        self, store: StoreView, object_id: ObjectID, record: ObjectRecord, lease: Any, payload: pa.Buffer
+        self,
+        store: StoreView,
+        object_id: ObjectID,
+        record: ObjectRecord,
+        lease: Any,
+        payload: pa.Buffer,
+        others: tuple[pa.Buffer, ...] = (),
     ) -> None:
         self.store = store
         self.id = object_id
         self.record = record
         self.lease = lease
         self.payload = payload
-        """The object's extent as a read-only buffer that keeps the lease alive."""
+        """The object's first extent, read-only; keeps the lease alive. Empty if it has none."""
+        self.others = others
+        """Its further extents, likewise."""
+
+    def extent(self, number: int) -> pa.Buffer:
+        """The extent of that number, as the record lists them."""
+        return self.others[number - 1] if number else self.payload
 
 
 class Object:
@@ -196,6 +215,14 @@ class Object:
         if report is None:
             raise InvalidArgument(f"the connector {connector!r} makes no conversion reports")
         return report(self, **options)
+
+    def __reduce__(self) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        """Pickled, an object travels as its store and id, never as its bytes; it is got again on arrival.
+
+        It holds no reference on the way: one that is deleted meanwhile raises ObjectNotFound there.
+        """
+        handle = self._live
+        return handle.store.departing(handle.id)
 
     def __enter__(self) -> Object:
         return self

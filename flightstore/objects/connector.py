@@ -16,7 +16,7 @@ Calls nothing else of flightstore but errors and types.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -52,6 +52,9 @@ class Connector:
     """
     report: Callable[..., ConversionReport] | None = None
     """``report(obj, **options)``: what `resolve` would share and copy, for each column."""
+    values: Callable[[pa.Schema], Sequence[int]] | None = None
+    """``values(schema)``: which fields of a table it built hold values of the frame; the others its index.
+    All of them if None."""
     adapt: Callable[[pa.Schema, int], pa.Schema] | None = None
     """``adapt(schema, num_rows)``: the schema with the metadata this connector wants, after columns of its
     table were added, dropped or renamed, or rows concatenated."""

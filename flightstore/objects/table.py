@@ -1,4 +1,5 @@
-"""Tables: Arrow tables, record batches, and the data frames that travel through Arrow. May call objects.ipc.
+"""Tables in the store: Arrow tables, and everything that is stored as one. May call objects.ipc and
+composition.
 
 pandas and polars are imported when a caller asks for their form, never before.
 """
@@ -9,59 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flightstore.errors import InvalidArgument, NotStorable
-from flightstore.objects.base import Handle, Object, Payload
+from flightstore.errors import InvalidArgument
+from flightstore.objects.base import KIND_COMPOSED, Handle, Object
+from flightstore.objects.composition import open_composed
 from flightstore.objects.ipc import (
-    ORIGIN_BATCH,
-    TableLayout,
+    CONTAINER_ARRAY,
+    CONTAINER_BATCH,
+    CONTAINER_CHUNKED,
+    CONTAINER_SCALAR,
+    CONTAINER_TABLE,
     decode_layout,
-    encode_batches,
     open_batches,
     open_table,
 )
+from flightstore.types import ObjectID
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = [
-    "Table",
-    "encode_arrow_producer",
-    "encode_batch",
-    "encode_reader",
-    "encode_table",
-]
-
-
-def encode_table(table: pa.Table) -> Payload:
-    """Payload of an Arrow table."""
-    return encode_batches(table.schema, table.to_batches(), keepalive=table)
-
-
-def encode_batch(batch: pa.RecordBatch) -> Payload:
-    """Payload of one record batch."""
-    return encode_batches(batch.schema, (batch,), origin=ORIGIN_BATCH, keepalive=batch)
-
-
-def encode_reader(reader: pa.RecordBatchReader) -> Payload:
-    """Payload of all batches that are left in a reader, which is used up."""
-    schema = reader.schema
-    return encode_batches(schema, reader)
-
-
-def encode_arrow_producer(value: Any) -> Payload:
-    """Payload of anything with ``__arrow_c_stream__`` or ``__arrow_c_array__`` that yields a table.
-
-    Raises:
-        NotStorable: what it yields is not a table.
-    """
-    try:
-        if hasattr(value, "__arrow_c_stream__"):
-            return encode_reader(pa.RecordBatchReader.from_stream(value))
-        return encode_table(pa.Table.from_batches([pa.record_batch(value)]))
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
-        if isinstance(error, NotStorable | MemoryError):
-            raise
-        raise NotStorable(f"{type(value).__name__} does not yield an Arrow table: {error}") from error
+__all__ = ["Table"]
 
 
 class Table(Object):
@@ -79,7 +46,11 @@ class Table(Object):
         table = self._table
         if table is None:
             handle = self._live
-            table = self._table = open_table(handle.payload, decode_layout(handle.record.layout))
+            if handle.record.kind == KIND_COMPOSED:
+                table = open_composed(handle)
+            else:
+                table = open_table(handle.payload, decode_layout(handle.record.layout))
+            self._table = table
         return table
 
     def release(self) -> None:
@@ -91,8 +62,12 @@ class Table(Object):
         super().release()
 
     @property
-    def _layout(self) -> TableLayout:
-        return decode_layout(self._live.record.layout)
+    def members(self) -> list[ObjectID]:
+        """The objects whose columns this one shares; none for a table that was put as a whole.
+
+        Some may have been deleted since: their columns stay as long as this object does.
+        """
+        return [ObjectID(member.id) for member in self._live.record.members]
 
     @property
     def schema(self) -> pa.Schema:
@@ -156,9 +131,22 @@ class Table(Object):
         return gathered
 
     def _value(self) -> Any:
-        if self._layout.origin == ORIGIN_BATCH:
-            return open_batches(self._live.payload, self._layout)[1][0]
-        return self.to_arrow()
+        handle = self._live
+        if handle.record.kind == KIND_COMPOSED:
+            return self.to_arrow()
+        layout = decode_layout(handle.record.layout)
+        container = layout.container
+        if container == CONTAINER_TABLE:
+            return self.to_arrow()
+        if container == CONTAINER_BATCH:
+            return open_batches(handle.payload, layout)[1][0]
+        column = self.to_arrow().column(0)
+        if container == CONTAINER_CHUNKED:
+            return column
+        if container == CONTAINER_SCALAR:
+            return column[0]
+        assert container == CONTAINER_ARRAY, container
+        return column.chunk(0)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Arrow's PyCapsule protocol: how pandas, polars, DuckDB and others read the table, not copied."""

@@ -32,6 +32,9 @@ class Nobody:
     def holders_of(self, serial: int) -> list[Holder]:
         return []
 
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        raise NotImplementedError
+
 
 def place(payload: Payload) -> Extent:
     """The payload as the store would write it."""
