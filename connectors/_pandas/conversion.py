@@ -94,7 +94,8 @@ def why_refused(column: pa.ChunkedArray, position: int, layout: Layout, wanted: 
 
 
 def _refuse(table: pa.Table, layout: Layout, wanted: Conversion) -> None:
-    for position, column in enumerate(table.itercolumns()):
+    for position in layout.doubtful:
+        column = table.column(position)
         reason = why_refused(column, position, layout, wanted)
         if reason:
             raise NotConvertible(

@@ -29,6 +29,7 @@ __all__ = [
     "encode_codes",
     "encode_dictionary",
     "encode_level",
+    "encode_plain",
     "readable",
 ]
 
@@ -47,6 +48,15 @@ def array_of(values: pd.Series | pd.Index) -> Any:
     """The array under a series or an index of one level: NumPy's or pandas' own; not copied."""
     array = values.array
     return array.to_numpy() if isinstance(array.dtype, NumpyEADtype) else array
+
+
+def encode_plain(values: Any) -> pa.Array | None:
+    """A column of numbers that needs no facts, over the memory of a NumPy array; None if it is none."""
+    dtype = values.dtype
+    if isinstance(values, np.ndarray) and dtype.kind in "iuf":
+        plain = arrow_type(dtype)
+        return None if plain is None else fixed_width(values, plain)
+    return None
 
 
 def encode_array(values: Any, where: str, *, may_pickle: bool) -> Encoded:

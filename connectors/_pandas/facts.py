@@ -7,11 +7,12 @@ Plain functions on schemas: neither pandas nor data is needed here. May call lay
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from flightstore.connectors._pandas.layout import KEY, Facts, Layout, read_layout
+from flightstore.connectors._pandas.layout import KEY, Facts, make_layout, read_layout
 from flightstore.connectors._pandas.standard import STANDARD_KEY, standard_metadata
 
 __all__ = ["VERSION", "adapt", "write_schema"]
@@ -28,14 +29,9 @@ def write_schema(
         pa.field(name, kind, metadata={KEY: _dumps(known)} if known else None)
         for name, kind, known in zip(names, kinds, facts, strict=True)
     ]
-    schema = pa.schema(fields, metadata={KEY: _dumps(whole)})
-    layout = read_layout(schema) if any(facts) else _without_levels(whole, len(names))
-    assert layout is not None
-    return schema.with_metadata({KEY: _dumps(whole), STANDARD_KEY: standard_metadata(schema, layout, rows)})
-
-
-def _without_levels(whole: Facts, length: int) -> Layout:
-    return Layout(whole, (None,) * length, (), tuple(range(length)))
+    layout = make_layout(whole, names, facts)
+    metadata = {KEY: _dumps(whole), STANDARD_KEY: standard_metadata(kinds, layout)}
+    return pa.schema(fields, metadata=metadata)
 
 
 def _dumps(facts: Any) -> bytes:
@@ -61,6 +57,6 @@ def adapt(schema: pa.Schema, num_rows: int) -> pa.Schema:
         whole["index"] = {"kind": "range", "range": [0, num_rows, 1], "label": None}
     elif index["kind"] == "levels" and len(layout.levels) != index["levels"]:
         whole["index"] = {**index, "levels": len(layout.levels), "sortorder": None}
-    layout = Layout(whole, layout.fields, layout.levels, layout.values)
-    ours = {KEY: _dumps(whole), STANDARD_KEY: standard_metadata(schema, layout, num_rows)}
+    layout = replace(layout, whole=whole)
+    ours = {KEY: _dumps(whole), STANDARD_KEY: standard_metadata(schema.types, layout)}
     return schema.with_metadata({**schema.metadata, **ours})

@@ -16,7 +16,7 @@ import pyarrow as pa
 from flightstore.connectors._pandas.blocks import Blocks, assemble
 from flightstore.connectors._pandas.decode import decode_array
 from flightstore.connectors._pandas.defaults import DEFAULT, Conversion
-from flightstore.connectors._pandas.encode import array_of, encode_array
+from flightstore.connectors._pandas.encode import array_of, encode_array, encode_plain
 from flightstore.connectors._pandas.facts import VERSION, write_schema
 from flightstore.connectors._pandas.indexes import (
     Columns,
@@ -48,7 +48,8 @@ def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
 def encode_series(series: pd.Series, *, may_pickle: bool) -> pa.Table:
     """The table of a series: one column, beside its index."""
     columns = encode_label(series.name, Writer(may_pickle, "the name"))
-    return _encode(series, [array_of(series)], columns, {"kind": "series"}, may_pickle)
+    whole = {"kind": "series", "series": columns.names[0]}
+    return _encode(series, [array_of(series)], columns, whole, may_pickle)
 
 
 def encode_lone_index(index: pd.Index, *, may_pickle: bool) -> pa.Table:
@@ -59,12 +60,15 @@ def encode_lone_index(index: pd.Index, *, may_pickle: bool) -> pa.Table:
 
 
 def _encode(value: Any, arrays: list[Any], columns: Columns, whole: Facts, may_pickle: bool) -> pa.Table:
-    found, facts = [], []
-    for array, label, label_facts in zip(arrays, _labels(value), columns.facts, strict=True):
-        encoded = encode_array(array, f"column {label!r}", may_pickle=may_pickle)
+    found, facts = [], list(columns.facts)
+    for place, array in enumerate(arrays):
+        plain = encode_plain(array)
+        if plain is not None:
+            found.append(plain)
+            continue
+        encoded = encode_array(array, f"column {_label(value, place)!r}", may_pickle=may_pickle)
         found.append(encoded.array)
-        known = encoded.facts
-        facts.append({**known, **label_facts} if known and label_facts else known or label_facts)
+        facts[place] = {**(encoded.facts or {}), **(facts[place] or {})} or None
     names = list(columns.names)
     levels = encode_index(value.index, Writer(may_pickle, "the index"), set(names))
     whole |= {"index": levels.index, "pandas": pd.__version__}
@@ -75,8 +79,8 @@ def _encode(value: Any, arrays: list[Any], columns: Columns, whole: Facts, may_p
     return _table(names + levels.names, found + levels.arrays, facts + levels.facts, whole, len(value))
 
 
-def _labels(value: Any) -> Any:
-    return value.columns if isinstance(value, pd.DataFrame) else [value.name]
+def _label(value: Any, place: int) -> Any:
+    return value.columns[place] if isinstance(value, pd.DataFrame) else value.name
 
 
 def _column_arrays(frame: pd.DataFrame) -> list[Any]:
@@ -132,12 +136,12 @@ def _dtype_facts(facts: Facts | None) -> Facts | None:
 def _decode_series(table: pa.Table, layout: Layout, index: pd.Index, wanted: Conversion) -> pd.Series:
     (position,) = layout.values
     array = decode_array(table.column(position), _dtype_facts(layout.fields[position]), wanted)
-    name = read_literal(layout.label(table.schema, position))
+    name = read_literal(layout.label(position))
     return pd.Series(array, index=index, dtype=array.dtype, name=name, copy=False)
 
 
 def _decode_frame(table: pa.Table, layout: Layout, index: pd.Index, wanted: Conversion) -> pd.DataFrame:
-    columns = decode_columns(table.schema, layout)
+    columns = decode_columns(layout)
     blocks = Blocks(table.num_rows)
     for place, position in enumerate(layout.values):
         column, dtype = table.column(position), layout.dtypes[position]

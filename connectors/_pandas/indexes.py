@@ -18,7 +18,7 @@ from flightstore.connectors._pandas.decode import decode_dictionary, decode_leve
 from flightstore.connectors._pandas.defaults import DEFAULT, Conversion
 from flightstore.connectors._pandas.embedded import embed_batch, embedded_batch
 from flightstore.connectors._pandas.encode import encode_codes, encode_dictionary, encode_level
-from flightstore.connectors._pandas.layout import Facts, Layout, is_new
+from flightstore.connectors._pandas.layout import Facts, Layout, make_layout
 from flightstore.connectors._pandas.literals import Writer, read_literal
 from flightstore.connectors._pandas.standard import pandas_type
 
@@ -122,7 +122,7 @@ def decode_index(table: pa.Table, layout: Layout, wanted: Conversion = DEFAULT) 
         )
     if not layout.levels:
         return pd.RangeIndex(rows)
-    names = [read_literal(layout.label(table.schema, position)) for position in layout.levels]
+    names = [read_literal(layout.label(position)) for position in layout.levels]
     levels = [(table.column(position), layout.fields[position]) for position in layout.levels]
     if len(levels) == 1 and not (described["multi"] and described["levels"] == 1):
         return _single(*levels[0], names[0], wanted)
@@ -155,18 +155,16 @@ def _codes_and_level(column: Any, facts: Facts | None) -> tuple[Any, pd.Index]:
 
 def encode_columns(columns: pd.Index, writer: Writer) -> Columns:
     """An index of the columns."""
-    labels = list(columns)
+    labels = columns.tolist()
     names = labels
     if not all(type(label) is str and label.isascii() and "\0" not in label for label in labels):
         names = [_field_name(label) for label in labels]
     if len(set(names)) < len(names):
         names = _named_once(names, set())
     if isinstance(columns, pd.RangeIndex):
-        facts: list[Facts | None] = [
-            {"name": name, "label": label} for name, label in zip(names, labels, strict=True)
-        ]
         extent = [columns.start, columns.stop, columns.step]
-        return Columns(names, facts, {"kind": "range", "range": extent, "label": writer.write(columns.name)})
+        described = {"kind": "range", "range": extent, "label": writer.write(columns.name)}
+        return Columns(names, [None] * len(names), described)
     dtype = _text_dtype(columns.dtype)
     is_text = dtype == "object" or (dtype is not None and all(type(label) is str for label in labels))
     if is_text and not isinstance(columns, pd.MultiIndex):
@@ -178,7 +176,8 @@ def encode_columns(columns: pd.Index, writer: Writer) -> Columns:
 def encode_label(label: Any, writer: Writer) -> Columns:
     """The name of a series."""
     name = "0" if label is None else _field_name(label)  # as its frame would call it
-    return Columns([name], [_labelled(name, label, writer)], {})
+    facts = _labelled(name, label, writer)
+    return Columns([name], [{**facts, "of": "series"} if facts else None], {})
 
 
 def _text_dtype(dtype: Any) -> Any:
@@ -220,10 +219,17 @@ def _described_level(array: pa.Array, level: pd.Index) -> tuple[str, str, Any]:
     return "unicode", "object", {"encoding": "UTF-8"}
 
 
-def decode_columns(schema: pa.Schema, layout: Layout) -> pd.Index:
+def decode_columns(layout: Layout) -> pd.Index:
     """The index of the columns: as it was, without those that are gone, with those that were added."""
+    if "columns" not in layout.made:
+        layout.made["columns"] = _decode_columns(layout)
+    columns: pd.Index = layout.made["columns"]
+    return columns.view()  # names may be given to it, which are nobody else's
+
+
+def _decode_columns(layout: Layout) -> pd.Index:
     described = layout.whole.get("columns")
-    labels = [layout.label(schema, position) for position in layout.values]
+    labels = [layout.label(position) for position in layout.values]
     if described is None:  # a series that became a frame
         return pd.Index(
             [0 if label is None else read_literal(label) for label in labels], tupleize_cols=False
@@ -232,7 +238,7 @@ def decode_columns(schema: pa.Schema, layout: Layout) -> pd.Index:
         return _text_columns([read_literal(label) for label in labels], described)
     if described["kind"] == "range":
         return _range_columns([read_literal(label) for label in labels], described)
-    return _stored_columns(schema, layout, labels, described)
+    return _stored_columns(layout, labels, described)
 
 
 def _text_columns(labels: list[Any], described: Facts) -> pd.Index:
@@ -256,12 +262,12 @@ def _range_columns(labels: list[Any], described: Facts) -> pd.Index:
     return pd.Index(values, dtype=object, name=name, tupleize_cols=False)
 
 
-def _stored_columns(schema: pa.Schema, layout: Layout, labels: list[Any], described: Facts) -> pd.Index:
+def _stored_columns(layout: Layout, labels: list[Any], described: Facts) -> pd.Index:
     stored = _read_stored(described)
     fields = described["fields"]
-    names = [schema.field(position).name for position in layout.values]
+    names = [layout.names[position] for position in layout.values]
     known = frozenset(fields)
-    new = [is_new(name, layout.fields[at], known) for name, at in zip(names, layout.values, strict=True)]
+    new = [layout.is_new(position, known) for position in layout.values]
     if names == fields and not any(new):
         return stored
     places = {name: place for place, name in enumerate(fields)}
@@ -275,7 +281,7 @@ def _stored_columns(schema: pa.Schema, layout: Layout, labels: list[Any], descri
 def _read_stored(described: Facts) -> pd.Index:
     """The index that `_stored` wrote."""
     batch = embedded_batch(described["batch"])
-    whole = {"kind": "index", "index": described["index"]}
-    positions = tuple(range(batch.num_columns))
-    layout = Layout(whole, tuple(described["facts"]), positions, ())
+    layout = make_layout(
+        {"kind": "index", "index": described["index"]}, batch.schema.names, described["facts"]
+    )
     return decode_index(pa.Table.from_batches([batch]), layout)

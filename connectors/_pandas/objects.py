@@ -54,6 +54,8 @@ _COMPARED: dict[type, pa.DataType | None] = {
     dict: None,
 }
 """Arrow may give the same objects back: try. None where Arrow infers the type."""
+_PICKLES = pa.struct({"pickle": pa.large_binary()})
+"""A type of its own, so that nothing else is ever joined to pickles, and unpickled."""
 _MARKERS = {"None": None, "nan": np.nan, "NA": pd.NA, "NaT": pd.NaT}
 _MISSING = {type(None): "None", type(pd.NA): "NA", type(pd.NaT): "NaT"}
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError, NotImplementedError)
@@ -185,7 +187,7 @@ def _pickled(values: NumPy, where: str) -> pa.Array:
                 f"{where} of this pandas object: row {row} holds a {_name(value)} that cannot be stored: {error}",
                 hint="store the data in it instead",
             ) from error
-    return pa.array(data, pa.large_binary())
+    return pa.StructArray.from_arrays([pa.array(data, pa.large_binary())], ["pickle"])
 
 
 def _refusal(values: NumPy, where: str) -> NotStorable:
@@ -234,8 +236,9 @@ def decode_objects(column: pa.Array | pa.ChunkedArray, facts: dict[str, Any]) ->
     missing = _MARKERS[facts.get("missing", "None")]
     length = len(column)
     if form == "pickle":
-        if not pa.types.is_large_binary(column.type):
+        if column.type != _PICKLES:
             return None
+        column = joined(column).field("pickle")
         loads = pickle.loads
         return object_array((None if data is None else loads(data) for data in column.to_pylist()), length)
     if form == "arrays":

@@ -13,27 +13,31 @@ from typing import Any
 import pyarrow as pa
 
 from flightstore.connectors._pandas.buffers import NUMPY_TYPES
-from flightstore.connectors._pandas.layout import Facts, Layout, is_new, label_of
+from flightstore.connectors._pandas.layout import Facts, Layout
 
 __all__ = ["STANDARD_KEY", "pandas_type", "standard_metadata"]
 
 STANDARD_KEY = b"pandas"
 
 
-def standard_metadata(schema: pa.Schema, layout: Layout, rows: int) -> bytes:
+def standard_metadata(kinds: list[pa.DataType], layout: Layout) -> bytes:
     """The ``pandas`` entry of the metadata, as readers of Parquet and Arrow files know it."""
-    labels = _Labels.of(schema, layout)
+    labels = _Labels.of(layout)
     levels = set(layout.levels)
     entries = []
-    for position, (field, facts) in enumerate(zip(schema, layout.fields, strict=True)):
-        name = _quoted(field.name)
-        text = _level_text(field.name, facts) if position in levels else labels.text(field.name, facts)
-        types = _types(field.type, _numpy_name(field.type, facts))
-        entries.append(f'{{"name":{text},"field_name":{name},{types}}}')
+    for position, (name, kind, facts) in enumerate(zip(layout.names, kinds, layout.fields, strict=True)):
+        field_name = label = _quoted(name)
+        if position in levels:
+            label = json.dumps(_name_text(layout.label(position)))
+        elif facts is not None or labels.is_multi:
+            label = labels.text(name, layout.label(position))
+        entries.append(
+            f'{{"name":{label},"field_name":{field_name},{_types(kind, _numpy_name(kind, facts))}}}'
+        )
     whole = layout.whole
     attrs = whole.get("attrs")
     rest = {
-        "index_columns": _index_columns(schema, layout),
+        "index_columns": _index_columns(layout),
         "column_indexes": labels.indexes,
         "creator": {"library": "flightstore", "version": "1"},
         "pandas_version": whole.get("pandas", ""),
@@ -46,10 +50,10 @@ def standard_metadata(schema: pa.Schema, layout: Layout, rows: int) -> bytes:
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def _index_columns(schema: pa.Schema, layout: Layout) -> list[Any]:
+def _index_columns(layout: Layout) -> list[Any]:
     index = layout.whole["index"]
     if index["kind"] != "range":
-        return [schema.field(position).name for position in layout.levels]
+        return [layout.names[position] for position in layout.levels]
     start, stop, step = index["range"]
     name = _name_text(index["label"])
     return [{"kind": "range", "name": name, "start": start, "stop": stop, "step": step}]
@@ -58,10 +62,6 @@ def _index_columns(schema: pa.Schema, layout: Layout) -> list[Any]:
 def _name_text(label: Any) -> str | None:
     """The name of an index as the standard has it."""
     return None if label is None else _plain_text(label) or json.dumps(label)
-
-
-def _level_text(name: str, facts: Facts | None) -> str:
-    return json.dumps(_name_text(label_of(name, facts)))
 
 
 def _plain_text(label: Any) -> str | None:
@@ -87,25 +87,23 @@ class _Labels:
     """Whether labels are tuples, one part for each level."""
 
     @staticmethod
-    def of(schema: pa.Schema, layout: Layout) -> _Labels:
+    def of(layout: Layout) -> _Labels:
         """What is said of the index of the columns, if it still is what it was when it was written."""
         columns = layout.whole.get("columns") or {"kind": "names", "label": None}
         if columns["kind"] == "names":
             return _Labels([_index_entry(columns["label"], *_TEXT)])
         if columns["kind"] == "range":
-            pairs = [(schema.field(position).name, layout.fields[position]) for position in layout.values]
-            is_plain = all(type(label_of(*pair)) is int for pair in pairs)
+            is_plain = all(type(layout.label(position)) is int for position in layout.values)
             return _Labels([_index_entry(columns["label"], *(_INTEGER if is_plain else _TEXT))])
         if columns["index"]["kind"] == "levels" and columns["index"]["multi"]:
             return _Labels([_index_entry(*level) for level in columns["indexes"]], is_multi=True)
         known = frozenset(columns["fields"])
-        changed = any(is_new(schema.field(at).name, layout.fields[at], known) for at in layout.values)
+        changed = any(layout.is_new(position, known) for position in layout.values)
         label, *types = columns["indexes"][0]
         return _Labels([_index_entry(label, *(_TEXT if changed else types))])
 
-    def text(self, name: str, facts: Facts | None) -> str:
-        """The label of a column, as JSON."""
-        label = name if facts is None else label_of(name, facts)
+    def text(self, name: str, label: Any) -> str:
+        """The label of the column of that name, as JSON."""
         if not self.is_multi:
             return _quoted(name if label is None else _plain_text(label) or name)
         levels = len(self.indexes)
