@@ -41,7 +41,7 @@ def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
         NotStorable: names the column, or the part of the frame, that only pickle could take or nothing.
     """
     columns = encode_columns(frame.columns, Writer(may_pickle, "the label of a column"))
-    whole = {"kind": "frame", "columns": columns.index}
+    whole = {"kind": "frame", "columns": columns.described}
     return _encode(frame, _column_arrays(frame), columns, whole, may_pickle)
 
 
@@ -55,7 +55,7 @@ def encode_series(series: pd.Series, *, may_pickle: bool) -> pa.Table:
 def encode_lone_index(index: pd.Index, *, may_pickle: bool) -> pa.Table:
     """The table of an index by itself."""
     levels = encode_index(index, Writer(may_pickle, "the index"), set())
-    whole = {"kind": "index", "index": levels.index, "pandas": pd.__version__}
+    whole = {"kind": "index", "index": levels.described, "pandas": pd.__version__}
     return _table(levels.names, levels.arrays, levels.facts, whole, len(index))
 
 
@@ -71,7 +71,7 @@ def _encode(value: Any, arrays: list[Any], columns: Columns, whole: Facts, may_p
         facts[place] = {**(encoded.facts or {}), **(facts[place] or {})} or None
     names = list(columns.names)
     levels = encode_index(value.index, Writer(may_pickle, "the index"), set(names))
-    whole |= {"index": levels.index, "pandas": pd.__version__}
+    whole |= {"index": levels.described, "pandas": pd.__version__}
     if value.attrs:
         whole["attrs"] = Writer(may_pickle, "attrs").write(dict(value.attrs))
     if not value.flags.allows_duplicate_labels:

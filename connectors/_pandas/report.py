@@ -1,4 +1,6 @@
-"""What a conversion shares and what it copies: found by converting, and comparing addresses. May call conversion."""
+"""What a conversion shares and what it copies: found by converting, and comparing addresses. May call
+conversion.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ def _index_array(index: pd.Index) -> Any:
 
 
 def memory_of(array: Any) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of all the memory of a pandas or NumPy array; of objects, of the references to them."""
+    """(address, bytes) of all the memory of a pandas or NumPy array; of objects, of the references to
+    them.
+    """
     if isinstance(array, np.ndarray):
         yield array.__array_interface__["data"][0], array.nbytes
     elif isinstance(array, pd.Categorical):

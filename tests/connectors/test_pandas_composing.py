@@ -1,4 +1,6 @@
-"""Stored pandas frames with columns added, dropped, renamed, reordered, rows joined: what pandas would make of it."""
+"""Stored pandas frames with columns added, dropped, renamed, reordered, rows joined: what pandas would
+make of it.
+"""
 
 from __future__ import annotations
 

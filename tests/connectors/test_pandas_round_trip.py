@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import flightstore as fs
 from flightstore.connectors._pandas.report import memory_of

@@ -1,4 +1,6 @@
-"""Frames lie in the store's own memory: shown by addresses in the mapping of the arena, and by what is reported."""
+"""Frames lie in the store's own memory: shown by addresses in the mapping of the arena, and by what is
+reported.
+"""
 
 from __future__ import annotations
 
