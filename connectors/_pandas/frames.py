@@ -31,7 +31,7 @@ from flightstore.connectors._pandas.literals import Writer, read_literal
 from flightstore.connectors._pandas.sharing import protect, protect_index
 from flightstore.errors import NotConvertible
 
-__all__ = ["decode_table", "encode_frame", "encode_lone_index", "encode_series"]
+__all__ = ["column_arrays", "decode_table", "encode_frame", "encode_lone_index", "encode_series"]
 
 
 def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
@@ -42,7 +42,7 @@ def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
     """
     columns = encode_columns(frame.columns, Writer(may_pickle, "the label of a column"))
     whole = {"kind": "frame", "columns": columns.described}
-    return _encode(frame, _column_arrays(frame), columns, whole, may_pickle)
+    return _encode(frame, column_arrays(frame), columns, whole, may_pickle)
 
 
 def encode_series(series: pd.Series, *, may_pickle: bool) -> pa.Table:
@@ -83,11 +83,11 @@ def _label(value: Any, place: int) -> Any:
     return value.columns[place] if isinstance(value, pd.DataFrame) else value.name
 
 
-def _column_arrays(frame: pd.DataFrame) -> list[Any]:
+def column_arrays(frame: pd.DataFrame) -> list[Any]:
     """The array of each column, not copied."""
     count = len(frame.columns)
-    if hasattr(frame, "_iter_column_arrays"):
-        return list(frame._iter_column_arrays())
+    if hasattr(frame, "_itercolumn_arrays"):
+        return list(frame._itercolumn_arrays())
     return [array_of(frame.iloc[:, place]) for place in range(count)]
 
 

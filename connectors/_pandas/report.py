@@ -22,6 +22,7 @@ from flightstore.connectors._pandas.conversion import (
     why_refused,
 )
 from flightstore.connectors._pandas.encode import array_of
+from flightstore.connectors._pandas.frames import column_arrays
 from flightstore.connectors._pandas.layout import known_layout
 from flightstore.connectors._pandas.standard import STANDARD_KEY
 from flightstore.types import ColumnConversion, ConversionReport
@@ -73,7 +74,8 @@ def _parts(table: pa.Table, result: Any, by_arrow: bool) -> dict[int, list[Any]]
     if isinstance(result, pd.Series):
         found[values[0]] = [array_of(result)]
     elif isinstance(result, pd.DataFrame):
-        found |= {position: [array_of(result.iloc[:, place])] for place, position in enumerate(values)}
+        arrays = column_arrays(result)
+        found |= {position: [arrays[place]] for place, position in enumerate(values)}
     return found
 
 
