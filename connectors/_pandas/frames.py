@@ -85,10 +85,9 @@ def _label(value: Any, place: int) -> Any:
 
 def column_arrays(frame: pd.DataFrame) -> list[Any]:
     """The array of each column, not copied."""
-    count = len(frame.columns)
-    if hasattr(frame, "_itercolumn_arrays"):
-        return list(frame._itercolumn_arrays())
-    return [array_of(frame.iloc[:, place]) for place in range(count)]
+    if hasattr(frame, "_iter_column_arrays"):  # private; the other way takes ten times as long
+        return list(frame._iter_column_arrays())
+    return [array_of(frame.iloc[:, place]) for place in range(len(frame.columns))]
 
 
 def _table(
