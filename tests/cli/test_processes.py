@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pty
 import re
 import signal
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pytest
 
 import flightstore
 
-from .conftest import Run
+from .conftest import Run, Terminal
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 TRIES = 20
@@ -134,44 +132,6 @@ def test_a_table_for_people_whose_reader_goes_away(
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert process.wait(timeout=30) == 141
-
-
-class Terminal:
-    """A pseudo-terminal, and all that was written to it."""
-
-    def __init__(self) -> None:
-        self._ours, self.theirs = pty.openpty()
-        self._seen = io.BytesIO()
-        self._grown = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                piece = os.read(self._ours, 65536)
-            except OSError:
-                return
-            if not piece:
-                return
-            with self._grown:
-                self._seen.write(piece)
-                self._grown.notify_all()
-
-    def wait_for(self, pattern: str) -> None:
-        """Wait until the terminal has shown something."""
-        with self._grown:
-            shown = self._grown.wait_for(
-                lambda: re.search(pattern, self._seen.getvalue().decode(errors="replace")), timeout=30
-            )
-        assert shown, self._seen.getvalue()
-
-    def text(self) -> str:
-        """What was written, once nobody has the terminal open any more."""
-        os.close(self.theirs)
-        self._reader.join(timeout=30)
-        os.close(self._ours)
-        return self._seen.getvalue().decode()
 
 
 def test_a_progress_bar_on_a_terminal_only(start: Start, store_path: str, big_table: Path) -> None:
