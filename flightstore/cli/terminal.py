@@ -81,10 +81,10 @@ class Terminal:
             numbers = os.read(self._pipe[0], 64)
             return SUSPENDED if signal.SIGTSTP in numbers else RESIZED
         if self._input is not None and self._input in ready:
-            pressed = os.read(self._input, 64)
+            pressed = os.read(self._input, 1)
             if not pressed:  # the terminal hung up
                 self._input = None
-            return pressed[:1].decode(errors="replace")
+            return pressed.decode(errors="replace")
         return ""
 
     def suspend(self) -> None:
