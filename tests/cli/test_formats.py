@@ -1,19 +1,12 @@
-"""File formats: what is written is read back, what does not fit says so, what is broken is refused.
-
-By themselves, and through the command over real files.
-"""
+"""File formats: through the command over real files and pipes, how one is chosen, and what is broken."""
 
 from __future__ import annotations
 
 import gzip
-import io
-import json
 import subprocess
 import sys
 import warnings
 import zipfile
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -22,66 +15,11 @@ import pyarrow.feather
 import pytest
 
 import flightstore
-from flightstore.cli import conversion, formats, readers, writers
+from flightstore.cli import formats, readers, writers
 from flightstore.errors import InvalidArgument, MissingExtra
 
 from .conftest import Run
-
-TABLES = [name for name, one in formats.FORMATS.items() if one.holds == "table" and one.writes]
-PACKED = [
-    f"{name}.{packing}" for name in TABLES if formats.FORMATS[name].packed for packing in formats.PACKINGS
-]
-TYPED = ["parquet", "orc", "avro", "arrow", "arrows", "xlsx"]
-NESTED = ["parquet", "orc", "avro", "arrow", "arrows", "json", "jsonl"]
-
-
-def ignore(_count: int) -> None:
-    """An Advance for whom progress does not matter."""
-
-
-def table() -> pa.Table:
-    return pa.table(
-        {
-            "id": pa.array([1, 2, 2**53 - 1], pa.int64()),
-            "price": pa.array([1.5, None, -0.25]),
-            "name": pa.array(["plain", 'with "quotes", commas,\ttabs\nand lines', None]),
-            "größe 名": pa.array(["ünï", None, "名前"]),
-            "day": pa.array([date(2024, 2, 29), None, date(1969, 12, 31)]),
-            "open": pa.array([True, False, None]),
-        }
-    )
-
-
-def nested() -> pa.Table:
-    return pa.table(
-        {
-            "list": pa.array([[1, None], None, []], pa.list_(pa.int64())),
-            "struct": pa.array([{"a": 1, "b": "ü"}, None, {"a": None, "b": ""}]),
-            "deep": pa.array([[{"x": [1.5]}], [], None]),
-        }
-    )
-
-
-def written(value: pa.Table, file_format: str) -> bytes:
-    file = io.BytesIO()
-    writers.write_table(value, file, file_format, ignore)
-    return file.getvalue()
-
-
-def read(content: bytes, file_format: str) -> pa.Table:
-    return readers.read_table(io.BytesIO(content), file_format, "it", ignore)
-
-
-def round_trip(value: pa.Table, file_format: str) -> pa.Table:
-    return read(written(value, file_format), file_format)
-
-
-def rows_of(value: pa.Table, file_format: str) -> list[dict[str, object]]:
-    """The rows, as far as the format can tell them apart: JSON has no dates."""
-    if file_format.partition(".")[0] in ("json", "jsonl"):
-        value = value.drop_columns(["day"])
-    return value.to_pylist()
-
+from .samples import PACKED, TABLES, read, round_trip, rows_of, table, written
 
 # --- through the command, over real files ---
 
@@ -182,253 +120,6 @@ def test_pickles_are_refused_with_the_reason(run: Run, tmp_path: Path, name: str
     assert (done.code, done.error["error"]) == (2, "InvalidArgument")
     assert "run the code in it" in done.error["message"]
     assert run("put", str(path), "--raw").code == 0
-
-
-# --- values ---
-
-
-@pytest.mark.parametrize("file_format", [*TABLES, *PACKED])
-def test_values_nulls_and_texts(file_format: str) -> None:
-    assert rows_of(round_trip(table(), file_format), file_format) == rows_of(table(), file_format)
-
-
-@pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.gz", "tsv", "arrow", "arrows", "orc"])
-def test_types_come_back(file_format: str) -> None:
-    assert round_trip(table(), file_format).equals(table())
-
-
-@pytest.mark.parametrize("file_format", NESTED)
-def test_nested_values(file_format: str) -> None:
-    assert round_trip(nested(), file_format).to_pylist() == nested().to_pylist()
-
-
-@pytest.mark.parametrize("file_format", ["parquet", "arrow", "arrows"])
-def test_types_that_text_cannot_hold(file_format: str) -> None:
-    value = pa.table(
-        {
-            "list": pa.array([[1, 2], None, []]),
-            "struct": pa.array([{"a": 1}, None, {"a": 2}]),
-            "dictionary": pa.array(["x", "y", "x"]).dictionary_encode(),
-            "decimal": pa.array([Decimal("1.20"), None, Decimal("-3.00")]),
-            "moment": pa.array([datetime(2024, 1, 1, tzinfo=UTC), None, None], pa.timestamp("ns", tz="UTC")),
-            "id": pa.array([b"0123456789abcdef", None, None], pa.uuid()),
-            "view": pa.array(["x", None, "y"], pa.string_view()),
-        }
-    )
-    assert round_trip(value, file_format).equals(value)
-
-
-def exotic() -> dict[str, pa.Array]:
-    """Columns that few formats hold as they are."""
-    return {
-        "u8": pa.array([255, None], pa.uint8()),
-        "u32": pa.array([2**32 - 1, None], pa.uint32()),
-        "half": pa.array([1.5, None], pa.float16()),
-        "nulls": pa.nulls(2),
-        "text view": pa.array(["ü", None], pa.string_view()),
-        "bytes view": pa.array([b"\xff", None], pa.binary_view()),
-        "list view": pa.array([["x", None], None], pa.list_view(pa.string())),
-        "large list view": pa.array([[1], None], pa.large_list_view(pa.int8())),
-        "runs": pa.RunEndEncodedArray.from_arrays([1, 2], ["a", "b"]),
-        "dictionary": pa.array(["x", None]).dictionary_encode(),
-        "dates": pa.array([["x", None], None], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
-        "pair": pa.array([[1, 2], None], pa.list_(pa.int32(), 2)),
-        "uuid": pa.array([b"0123456789abcdef", None], pa.uuid()),
-        "day64": pa.array([date(2024, 1, 1), None], pa.date64()),
-        "clock": pa.array([time(1, 2, 3), None], pa.time64("us")),
-        "span": pa.array([timedelta(days=1), None], pa.duration("us")),
-        "zoned": pa.array([datetime(2024, 1, 1, tzinfo=UTC), None], pa.timestamp("us", "Europe/Berlin")),
-        "moment": pa.array([datetime(2024, 1, 1), None], pa.timestamp("ns")),
-        "decimal": pa.array([Decimal("1.25"), None], pa.decimal128(10, 2)),
-        "wide": pa.array([Decimal("1.25"), None], pa.decimal256(50, 2)),
-        "small decimal": pa.array([Decimal("1.25"), None], pa.decimal32(5, 2)),
-        "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int32())),
-        "interval": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
-        "union": pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])]),
-    }
-
-
-LISTS = {"list view", "large list view", "dates", "pair", "map"}
-REFUSED = {
-    "csv": LISTS | {"bytes view", "interval", "union"},
-    "tsv": LISTS | {"bytes view", "interval", "union"},
-    "json": {"union"},
-    "jsonl": {"union"},
-    "parquet": {"interval", "union"},
-    "orc": {"clock", "span", "wide", "interval", "union"},
-    "avro": {"clock", "span", "zoned", "wide", "map", "interval", "union"},
-    "xlsx": LISTS | {"bytes view", "uuid", "clock", "span", "zoned", "interval", "union"},
-    "arrow": set[str](),
-    "arrows": set[str](),
-}
-"""Columns of `exotic` that a format has nothing for."""
-
-
-@pytest.mark.parametrize("file_format", TABLES)
-@pytest.mark.parametrize("name", exotic())
-def test_every_type_is_kept_widened_or_refused_by_name(file_format: str, name: str) -> None:
-    column = exotic()[name]
-    value = pa.table({"fine": ["x", "y"], name: column})
-    if name in REFUSED[file_format]:
-        with pytest.raises(InvalidArgument, match=f"column {name!r}") as caught:
-            written(value, file_format)
-        assert "--format" in caught.value.hint
-        return
-    back = round_trip(value, file_format)
-    assert back["fine"].to_pylist() == ["x", "y"]
-    if file_format in ("arrow", "arrows"):
-        assert back.equals(value)
-    elif file_format in TYPED and name not in ("moment", "zoned", "uuid", "day64"):
-        assert back[name].to_pylist() == [
-            float(v) if file_format == "xlsx" and isinstance(v, Decimal) else v for v in column.to_pylist()
-        ]
-    else:
-        assert back[name].null_count == column.null_count
-
-
-def test_moments_in_orc_and_avro_are_the_same_moments() -> None:
-    value = pa.table({"zoned": exotic()["zoned"], "plain": exotic()["moment"]})
-    back = round_trip(value, "orc")
-    assert back["zoned"].cast(pa.timestamp("us", "UTC")).to_pylist() == [
-        datetime(2024, 1, 1, tzinfo=UTC),
-        None,
-    ]
-    assert round_trip(value.select(["plain"]), "avro")["plain"].to_pylist() == [datetime(2024, 1, 1), None]
-
-
-def test_what_a_format_would_round_is_refused() -> None:
-    cases = [
-        ("orc", pa.array([2**63], pa.uint64())),
-        ("avro", pa.array([1], pa.timestamp("ns"))),
-        ("xlsx", pa.array([2**53 + 1])),
-        ("xlsx", pa.array([1], pa.timestamp("us"))),
-        ("xlsx", pa.array(["x" * 32_768])),
-    ]
-    for file_format, column in cases:
-        with pytest.raises(InvalidArgument, match="column 'it'"):
-            written(pa.table({"it": column}), file_format)
-
-
-@pytest.mark.parametrize("file_format", ["csv", "csv.gz", "tsv", "xlsx"])
-def test_flat_formats_hold_no_nested_columns(file_format: str) -> None:
-    with pytest.raises(InvalidArgument, match="column 'deep'") as caught:
-        round_trip(pa.table({"deep": [[1]]}), file_format)
-    assert "--format" in caught.value.hint
-
-
-@pytest.mark.parametrize("file_format", ["json", "jsonl", "xlsx"])
-def test_two_columns_of_one_name(file_format: str) -> None:
-    value = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])
-    with pytest.raises(InvalidArgument, match="two columns of one name"):
-        written(value, file_format)
-
-
-def test_arrow_chunks_with_different_dictionaries() -> None:
-    chunks = [pa.array(["a", "b"]).dictionary_encode(), pa.array(["c"]).dictionary_encode()]
-    value = pa.table({"d": pa.chunked_array(chunks)})
-    assert round_trip(value, "arrow")["d"].cast(pa.string()).to_pylist() == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("file_format", TABLES)
-def test_many_chunks(file_format: str) -> None:
-    value = pa.concat_tables([table()] * 3)
-    assert rows_of(round_trip(value, file_format), file_format) == rows_of(value, file_format)
-
-
-# --- text ---
-
-
-def test_csv_types_come_from_the_whole_file() -> None:
-    rows = "\n".join(str(number) for number in range(2_000_000))
-    text = f"x\n{rows}\n0.5\n".encode()
-    assert len(text) > 8 << 20, "the decimal point must lie beyond the first block"
-    assert read(text, "csv").schema.field("x").type == pa.float64()
-
-
-@pytest.mark.parametrize("file_format", ["csv", "jsonl", "json"])
-def test_a_line_longer_than_a_block(file_format: str) -> None:
-    long = "x" * (20 << 20)
-    texts = {"csv": f'a,b\n1,"{long}"\n', "jsonl": f'{{"a": 1, "b": "{long}"}}\n'}
-    texts["json"] = f"[{texts['jsonl']}]"
-    assert read(texts[file_format].encode(), file_format)["b"].to_pylist() == [long]
-
-
-def test_csv_values_of_many_lines_across_blocks() -> None:
-    value = pa.table(
-        {"n": list(range(300_000)), "text": [f'line of {i}\n"and",\n\nmore' for i in range(300_000)]}
-    )
-    content = written(value, "csv")
-    assert len(content) > 8 << 20, "some value must lie across two blocks"
-    assert read(content, "csv").equals(value)
-
-
-def test_ragged_csv_says_where() -> None:
-    with pytest.raises(readers.FileUnreadable, match="Expected 2 columns, got 3"):
-        read(b"a,b\n1,2\n1,2,3\n", "csv")
-
-
-@pytest.mark.parametrize("file_format", ["csv", "tsv", "csv.xz"])
-def test_missing_values_of_a_single_column_are_blank_lines(file_format: str) -> None:
-    value = pa.table({"only": [None, 1, None, None, 2, None]})
-    assert round_trip(value, file_format).equals(value)
-
-
-def test_blank_lines_between_several_columns_are_nothing() -> None:
-    assert read(b"a,b\n\n1,2\n\n", "csv").to_pylist() == [{"a": 1, "b": 2}]
-
-
-def test_csv_and_tsv_break_at_their_own_delimiter(run: Run, tmp_path: Path, store: flightstore.Store) -> None:
-    path = tmp_path / "it.tsv"
-    path.write_text("a,b\tc\n1,5\tNA\n")
-    assert run("put", str(path), "--null", "NA").code == 0
-    assert store.get("it").to_arrow().to_pydict() == {"a,b": ["1,5"], "c": [None]}
-
-
-def test_json_in_all_its_shapes() -> None:
-    rows = [{"a": 1, "b": {"c": ["x", "ü"]}}, {"a": None, "b": None}]
-    shapes = [
-        json.dumps(rows),
-        json.dumps(rows, indent=4, ensure_ascii=False),
-        "\ufeff  \n" + json.dumps(rows),
-        "\n".join(json.dumps(row) for row in rows),
-        "\n".join(json.dumps(row, indent=2) for row in rows),
-    ]
-    for text in shapes:
-        assert read(text.encode(), "json").to_pylist() == rows, text
-    assert read(b"[]", "json").num_rows == 0
-    assert read(json.dumps(rows[0]).encode(), "json").to_pylist() == rows[:1], "one record"
-
-
-def test_a_column_that_only_later_records_have() -> None:
-    for text in (b'[{"a": 1}, {"a": 2, "b": 3}]', b'{"a": 1}\n{"a": 2, "b": 3}\n'):
-        assert read(text, "json").to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 3}]
-
-
-@pytest.mark.parametrize("text", [b"[1, 2]", b'"text"', b"[[1], [2]]", b'[{"a": 1}', b'[{"a": 1}] x', b"  "])
-def test_json_that_is_no_table(text: bytes) -> None:
-    with pytest.raises(readers.FileUnreadable, match=r"it cannot be read as json: ."):
-        read(text, "json")
-
-
-def test_json_is_valid_json() -> None:
-    value = pa.table({"f": [1.5, float("nan"), None], "s": ["a\nb", "ü", None]})
-    assert json.loads(written(value, "json")) == [
-        {"f": 1.5, "s": "a\nb"},
-        {"f": None, "s": "ü"},
-        {"f": None, "s": None},
-    ]
-    assert json.loads(written(value.slice(0, 0), "json")) == []
-    many = pa.table({"x": list(range(200_000))})
-    assert json.loads(written(many, "json")) == many.to_pylist(), "over several batches"
-
-
-def test_json_keeps_nanoseconds_and_decimals_at_any_depth() -> None:
-    moment = pa.array([1_700_000_000_123_456_789], pa.timestamp("ns"))
-    deep = pa.array([[{"t": 1_700_000_000_123_456_789}]], pa.list_(pa.struct([("t", pa.timestamp("ns"))])))
-    value = pa.table({"t": moment, "d": pa.array([Decimal("1.10")]), "deep": deep})
-    text = "2023-11-14 22:13:20.123456789"
-    expected = f'{{"t":"{text}","d":"1.10","deep":[{{"t":"{text}"}}]}}\n'
-    assert written(value, "jsonl") == expected.encode()
 
 
 # --- Arrow's and other binary formats ---
@@ -650,11 +341,6 @@ def test_no_such_format(run: Run, store: flightstore.Store, given: str) -> None:
     assert (done.code, done.error["error"]) == (2, "BadParameter")
     assert "parquet" in done.error["message"]
     assert ".zst" in done.error["message"]
-
-
-def test_every_rule_is_of_a_format() -> None:
-    assert set(conversion.RULES) <= set(TABLES)
-    assert set(TABLES) - set(conversion.RULES) == {"arrow", "arrows"}
 
 
 # --- files that appear whole ---

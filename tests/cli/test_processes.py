@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import flightstore
+from flightstore.cli import formats
 
 from .conftest import Run, Terminal
 
@@ -108,8 +109,14 @@ def test_an_interrupted_get_leaves_no_file(
 
 
 def test_a_reader_who_goes_away_is_no_error(store: flightstore.Store, start: Start) -> None:
-    store.put(pa.table({"x": np.arange(1_000_000)}), "table")
-    for arguments in (("get", "table", "--format", "csv"), ("get", "table")):
+    # Noise, so that packing leaves more than a pipe takes.
+    store.put(pa.table({"x": np.random.default_rng(1).integers(0, 1 << 60, 300_000)}), "table")
+    streaming = [name for name, one in formats.FORMATS.items() if one.streams and one.holds == "table"]
+    packed = [f"csv.{packing}" for packing in formats.PACKINGS]
+    for arguments in (
+        ("get", "table"),
+        *(("get", "table", "--format", one) for one in [*streaming, *packed]),
+    ):
         process = start(*arguments)
         assert process.stdout is not None
         process.stdout.read(10)
