@@ -9,21 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from flightstore.cli import exits
 from flightstore.cli.context import common_options, open_store, settings
 from flightstore.cli.output import console_on_stdout, print_rendered
-from flightstore.lifecycle.watching import ORDERS, Look, look
 
-__all__ = ["top"]
+if TYPE_CHECKING:
+    from flightstore.lifecycle.watching import Look
 
+__all__ = ["SORTS", "top"]
+
+SORTS = ("size", "recent", "refs", "name")
+"""The orders of lifecycle.watching, which is not imported just to show the help."""
 _OBJECTS = 20
 """How many objects are shown where no screen sets the bound."""
 
-Looker = Callable[[str, int], Look]
+Looker: TypeAlias = "Callable[[str, int], Look]"
 
 
 @click.command(
@@ -37,7 +41,7 @@ Examples:
 @click.option(
     "--sort",
     "order",
-    type=click.Choice(list(ORDERS)),
+    type=click.Choice(SORTS),
     default="size",
     help="Which objects come first: the largest, the most recent, the most referenced [default: size].",
 )
@@ -77,6 +81,7 @@ def top(order: str, interval: float, frames: int | None, once: bool) -> int:
 def _looker(store: Any) -> Iterator[Looker]:
     """What looks at the store, in an order and at so many objects."""
     from flightstore.lifecycle.registry import connection_for, release_connection
+    from flightstore.lifecycle.watching import look
 
     connection = connection_for(store.path, 0)
     try:

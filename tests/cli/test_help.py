@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +108,14 @@ def test_every_example_is_a_command(arguments: list[str]) -> None:
         # Parses all that is there, and would refuse what is not.
         with command.make_context(name, rest, parent=outer):
             pass
+
+
+def test_nothing_heavy_is_imported_for_the_help() -> None:
+    script = (
+        "import sys, flightstore.cli.main; print({'pyarrow', 'numpy', 'rich', 'lmdb'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_version() -> None:

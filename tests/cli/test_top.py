@@ -20,7 +20,8 @@ import pytest
 from rich.console import Console
 
 import flightstore
-from flightstore.cli.top_view import Frame, rendered
+from flightstore.cli.top import SORTS
+from flightstore.cli.top_view import KEYS, Frame, rendered
 from flightstore.lifecycle.registry import connection_for, release_connection
 from flightstore.lifecycle.watching import ORDERS, Look, look, matching_ids, matching_names
 
@@ -384,7 +385,7 @@ def test_orders(store: flightstore.Store, order: str, names: list[str | None]) -
     held = [store.get("b"), store.get("b"), store.get("c")]
     assert [one.name for one in look_at(store, order).objects] == names
     assert [one.name for one in look_at(store, order, 2).objects] == names[:2]
-    assert set(ORDERS) == {"size", "recent", "refs", "name"}
+    assert tuple(ORDERS) == SORTS
     del held
 
 
@@ -454,6 +455,10 @@ def test_the_bar(store: flightstore.Store, share: float) -> None:
     assert bar[1].count("#") == pytest.approx(50 * share / 2, abs=1)
     assert bar[1].count("=") == pytest.approx(50 * share / 2, abs=1)
     assert bar[1] == "".join(sorted(bar[1], key="#=-.".index))
+
+
+def test_every_order_has_a_key() -> None:
+    assert sorted(KEYS.values()) == sorted(SORTS)
 
 
 # --- names, for completion ---
