@@ -108,6 +108,7 @@ def test_an_interrupted_get_leaves_no_file(
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_reader_who_goes_away_is_no_error(store: flightstore.Store, start: Start) -> None:
     # Noise, so that packing leaves more than a pipe takes.
     store.put(pa.table({"x": np.random.default_rng(1).integers(0, 1 << 60, 300_000)}), "table")
