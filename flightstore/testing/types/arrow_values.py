@@ -3,8 +3,8 @@
 Calls nothing else of ours. How: two arrays are compared at chosen rows, all at once, and in turn those rows
 of their children that they refer to. So it does not matter how either lies in memory: offsets, slices, the
 order of list views, what null slots hold, how dictionaries and runs are cut. What is fixed in width is
-compared bit by bit: a NaN is equal to the same NaN, and 0.0 is not equal to -0.0. A null in a dictionary and a
-null index are both null.
+compared bit by bit: a NaN is equal to the same NaN, and 0.0 is not equal to -0.0. A null in a dictionary and
+a null index are both null.
 
 Nothing of Arrow's own comparison or casts is used: most of them do not take every type, and what is to be
 checked should not vouch for itself. Buffers are read through NumPy, which checks their bounds.

@@ -35,7 +35,7 @@ def array_difference(expected: Array, actual: Array, same: Callable[[Any, Any], 
         return f"shape {expected.shape} became {actual.shape}"
     before, after = expected.flags, actual.flags
     for order in ("c_contiguous", "f_contiguous"):
-        if getattr(before, order) and not getattr(after, order):
+        if expected.nbytes and getattr(before, order) and not getattr(after, order):
             return f"{order} strides {expected.strides} became {actual.strides}"
     found_at = np.argwhere(_differ(expected, actual, same))
     if not len(found_at):
@@ -52,7 +52,7 @@ def _shown(array: Array, at: tuple[int, ...]) -> str:
 
 
 def _dtype_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
-    if expected != actual or expected.str != actual.str or type(expected) is not type(actual):
+    if expected != actual or expected.str != actual.str:
         return f"dtype {expected!r} became {actual!r}"
     if expected.isalignedstruct != actual.isalignedstruct:
         return f"dtype {expected!r}: aligned={expected.isalignedstruct} became {actual.isalignedstruct}"
@@ -83,6 +83,7 @@ def _bytes(array: Array) -> Array:
     size = array.dtype.itemsize
     raw = np.frombuffer(array.tobytes(), np.uint8).reshape(*array.shape, size)
     if array.dtype.kind in "fc" and array.dtype.char in "gG" and platform.machine() in ("x86_64", "i686"):
-        raw = raw.reshape(*array.shape, -1, np.dtype("g").itemsize)[..., :X87_BYTES]
-        raw = raw.reshape(*array.shape, -1)
+        parts = 2 if array.dtype.kind == "c" else 1
+        raw = raw.reshape(*array.shape, parts, size // parts)[..., :X87_BYTES]
+        raw = raw.reshape(*array.shape, parts * X87_BYTES)
     return raw

@@ -1,8 +1,8 @@
 """A Hypothesis strategy of Arrow arrays of a given type in every layout in memory.
 
-May call raw and strategies_types. Arrays are made of their parts, so that what no builder makes comes about too:
-offsets at every level, bitmaps without nulls, null rows that hold something, items that belong to no row. Numbers
-are drawn as blocks of bytes: one draw for many rows, and zeros are what they shrink to.
+May call raw. Arrays are made of their parts, so that what no builder makes comes about too: offsets at every
+level, bitmaps without nulls, null rows that hold something, items that belong to no row. Numbers are drawn as
+blocks of bytes: one draw for many rows, and zeros are what they shrink to.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ FAMILIES: list[list[pa.DataType]] = [
     [pa.fixed_shape_tensor(pa.int16(), [2, 1])],
     [pa.fixed_shape_tensor(pa.float64(), [1, 2], dim_names=["a", "b"], permutation=[1, 0])],
 ]
-"""Types without children and without a number for a parameter, grouped by family, so that each is as likely."""
+"""Types without children, by family, so that each is as likely; decimals are made by their digits."""
 
 DECIMALS = ((pa.decimal128, 38), (pa.decimal256, 76), (pa.decimal64, 18), (pa.decimal32, 9))
 
@@ -142,7 +142,9 @@ def _run_end_types(draw: DrawFn, max_depth: int) -> pa.DataType:
 
 @st.composite
 def _extension_types(draw: DrawFn, max_depth: int) -> pa.DataType:
-    no_extension = data_types(max_depth=max_depth).filter(lambda kind: not isinstance(kind, pa.BaseExtensionType))
+    no_extension = data_types(max_depth=max_depth).filter(
+        lambda kind: not isinstance(kind, pa.BaseExtensionType)
+    )
     storage = draw(no_extension)
     if draw(st.booleans()):
         return LabelledType(storage, draw(st.text(max_size=3)))
