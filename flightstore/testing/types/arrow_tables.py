@@ -60,7 +60,7 @@ def no_columns_but_rows_in_two_batches() -> pa.Table:
 
 @entry
 def no_columns_but_metadata() -> pa.Table:
-    return pa.table({"a": [1, 2, 3]}).select([]).replace_schema_metadata({"made": "here"})
+    return pa.table({"a": [1, 2, 3]}).replace_schema_metadata({"made": "here"}).select([])
 
 
 @entry

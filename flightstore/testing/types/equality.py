@@ -23,6 +23,8 @@ from flightstore.testing.types.numpy_values import array_difference
 __all__ = ["assert_same"]
 
 _BYTES = (bytes, bytearray, memoryview, array.array, mmap.mmap, pa.Buffer)
+_ARROW = (pa.Table, pa.RecordBatch, pa.ChunkedArray, pa.Array, pa.Scalar, pa.Schema, pa.Field, pa.DataType)
+_BY_TYPE = (pa.Array, pa.Scalar, pa.DataType)
 _FRAMES = ("pandas", "polars")
 """Libraries whose values have a module of their own here, with a function ``assert_same_frame``."""
 
@@ -63,15 +65,20 @@ def _difference(expected: Any, actual: Any) -> str:
         return _bytes_difference(expected, actual)
     if isinstance(expected, np.memmap):
         expected = expected.view(np.ndarray)
-    if type(expected) is not type(actual):
+    if type(expected) is not type(actual) and not _are_of_one_class(expected, actual):
         return f"{_type_name(expected)} became {_type_name(actual)}"
     if isinstance(expected, np.ndarray | np.generic):
         return _numpy_difference(expected, actual)
-    if _is_of("pyarrow", expected):
+    if isinstance(expected, _ARROW):
         return _arrow_difference(expected, actual)
     if isinstance(expected, dict | list | tuple):
         return _container_difference(expected, actual)
     return "" if _equal(expected, actual) else f"{_shortened(expected)} became {_shortened(actual)}"
+
+
+def _are_of_one_class(expected: Any, actual: Any) -> bool:
+    """Arrow has a class for each type; how the types differ is a better thing to say."""
+    return any(isinstance(expected, kind) and isinstance(actual, kind) for kind in _BY_TYPE)
 
 
 def _type_name(value: Any) -> str:
@@ -153,9 +160,7 @@ def _arrow_difference(expected: Any, actual: Any) -> str:
         return type_difference(expected, actual)
     if isinstance(expected, pa.Scalar):
         expected, actual = pa.repeat(expected, 1), pa.repeat(actual, 1)
-    if isinstance(expected, pa.Array | pa.ChunkedArray):
-        return type_difference(expected.type, actual.type) or _values_difference(expected, actual)
-    return "" if expected.equals(actual) else f"{_shortened(expected)} became {_shortened(actual)}"
+    return type_difference(expected.type, actual.type) or _values_difference(expected, actual)
 
 
 def _table_difference(expected: Any, actual: Any) -> str:
@@ -181,9 +186,8 @@ def _values_difference(expected: Any, actual: Any) -> str:
 
 
 def _shown(values: Any, row: int) -> str:
-    """A value as text; some, dates beyond Python's years for one, have no Python value."""
-    value = values[row]
+    """A value as text, as Arrow prints it where Python has no such value (a far date, say)."""
     try:
-        return _shortened(value.as_py())
+        return _shortened(values[row].as_py())
     except Exception:
-        return _shortened(value)
+        return str(values.slice(row, 1))

@@ -207,6 +207,8 @@ def _fill(draw: DrawFn, array: Array) -> None:
     else:
         block = draw(st.binary(min_size=array.nbytes, max_size=array.nbytes))
         array[...] = np.frombuffer(block, dtype, array.size).reshape(array.shape) if array.nbytes else array
+        if array.size and dtype.kind in "fcmM" and draw(st.booleans()):
+            array[(0,) * array.ndim] = "NaT" if dtype.kind in "mM" else np.nan
 
 
 def _lists(elements: SearchStrategy[Any], size: int) -> SearchStrategy[list[Any]]:

@@ -54,7 +54,7 @@ def tables(draw: DrawFn, *, max_columns: int = 3, max_depth: int = 2) -> pa.Tabl
     rows = draw(st.integers(0, MAX_ROWS))
     schema = draw(_schemas(max_columns, max_depth))
     if not len(schema):
-        return pa.table({"rows": pa.nulls(rows)}).select([]).replace_schema_metadata(schema.metadata)
+        return pa.table({"rows": pa.nulls(rows)}).replace_schema_metadata(schema.metadata).select([])
     table = pa.table([draw(_pieces(field, rows)) for field in schema], schema)
     return table.slice(draw(st.integers(1, rows))) if rows and draw(st.booleans()) else table
 

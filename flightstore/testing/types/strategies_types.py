@@ -81,7 +81,7 @@ def _can_be_required(kind: pa.DataType) -> bool:
 @st.composite
 def data_types(draw: DrawFn, *, max_depth: int = 2) -> pa.DataType:
     """Arrow types of every family, nested at most `max_depth` times."""
-    if max_depth <= 0 or draw(st.booleans()):
+    if max_depth <= 0 or not draw(st.booleans()):
         return draw(_leaf_types())
     return draw(draw(st.sampled_from(_NESTED))(max_depth - 1))
 
