@@ -26,13 +26,13 @@ from flightstore.connectors.polars.wide import export_wide
 from flightstore.errors import NotStorable
 from flightstore.objects.extras import require
 
-__all__ = ["adapt", "build"]
+__all__ = ["adapt", "build", "parts"]
 
 WIDE = frozenset({"Int128", "UInt128"})
-SIMPLE = frozenset(
-    "Boolean Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float32 Float64 Decimal String Binary Date Time"
-    " Datetime Duration Categorical Enum Null".split()
-)
+SIMPLE = frozenset({
+    "Boolean", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64",
+    "Decimal", "String", "Binary", "Date", "Time", "Datetime", "Duration", "Categorical", "Enum", "Null",
+})  # fmt: skip
 """dtypes that hold no others, and that Arrow has."""
 PICKLE_PROTOCOL = 5
 
@@ -49,9 +49,18 @@ def build(value: Any, *, pickle: bool) -> pa.Table:
         refusal = NotStorable("a polars LazyFrame is a plan, no data", hint="put frame.collect()")
         refusal.pickle_helps = False
         raise refusal
-    frame = value.to_frame() if isinstance(value, polars.Series) else value
-    table = _table(polars, frame, pickle)
-    return table if frame is value else table.replace_schema_metadata({KEY: SERIES})
+    is_series = isinstance(value, polars.Series)
+    frame = value.to_frame() if is_series else value
+    names = frame.columns
+    special = {name: found for name, dtype in frame.schema.items() if (found := _special(name, dtype))}
+    if any("\0" in name for name in names):  # in Arrow's C interface a NUL ends a name, and polars panics
+        frame = frame.clone()
+        frame.columns = [f"{i}" for i in range(len(names))]
+        special = {f"{i}": special[name] for i, name in enumerate(names) if name in special}
+    table = _table(polars, frame, special, pickle)
+    if frame.columns != names:
+        table = table.rename_columns(names)
+    return table.replace_schema_metadata({KEY: SERIES}) if is_series else table
 
 
 def adapt(schema: pa.Schema, num_rows: int) -> pa.Schema:
@@ -61,10 +70,9 @@ def adapt(schema: pa.Schema, num_rows: int) -> pa.Schema:
     return schema.with_metadata({key: schema.metadata[key] for key in schema.metadata if key != KEY} or None)
 
 
-def _table(polars: Any, frame: Any, pickle: bool) -> pa.Table:
+def _table(polars: Any, frame: Any, special: dict[str, str], pickle: bool) -> pa.Table:
     newest = polars.CompatLevel.newest()
-    special = {name: found for name, dtype in frame.schema.items() if (found := _special(name, dtype))}
-    if not special and all([chunks == 1 for chunks in frame.n_chunks("all")]):
+    if not special and all(chunks == 1 for chunks in frame.n_chunks("all")):
         return frame.to_arrow(compat_level=newest)
     plain = frame.drop(list(special))
     schema = plain.clear().to_arrow(compat_level=newest).schema
@@ -90,12 +98,14 @@ def _special(name: str, dtype: Any) -> str | None:
     found = None
     if type(dtype).__name__ in SIMPLE:
         return None
-    for depth, part in _parts(dtype):
+    for depth, part in parts(dtype):
         kind = type(part).__name__
         if kind == "Array" and part.size == 0 and depth:
             raise _refusal(name, dtype, "polars reads no arrays of width 0 inside another type")
         if hasattr(part, "ext_storage") and _has(part.ext_storage(), "Categorical", "Enum"):
             raise _refusal(name, dtype, "polars reads no extension types over categories")
+        if any("\0" in field.name for field in getattr(part, "fields", ())):
+            raise _refusal(name, dtype, "Arrow's C interface takes no names with a NUL")
         if kind in WIDE or kind == "Object":
             found = kind
     return found
@@ -106,10 +116,10 @@ def _refusal(name: str, dtype: Any, why: str) -> NotStorable:
 
 
 def _has(dtype: Any, *kinds: str) -> bool:
-    return any([type(part).__name__ in kinds for _, part in _parts(dtype)])
+    return any(type(part).__name__ in kinds for _, part in parts(dtype))
 
 
-def _parts(dtype: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
+def parts(dtype: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
     """The dtype and all those in it, with their depth."""
     yield depth, dtype
     inner = [getattr(dtype, name, None) for name in ("inner", "key", "value")]
@@ -119,7 +129,7 @@ def _parts(dtype: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
         inner.append(field.dtype)
     for part in inner:
         if part is not None:
-            yield from _parts(part, depth + 1)
+            yield from parts(part, depth + 1)
 
 
 def _pickled(series: Any, pickle: bool) -> tuple[pa.Field, pa.ChunkedArray]:

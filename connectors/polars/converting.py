@@ -1,4 +1,4 @@
-"""Arrow arrays changed to the types that `fitting` decided on. All values are kept, or ArrowInvalid is raised.
+"""Arrow arrays changed to the types that `fitting` decided on. Values are kept, or ArrowInvalid is raised.
 
 Only what must change is made anew: offsets, validity and children that fit are shared.
 """
@@ -23,12 +23,27 @@ def convert(array: pa.Array, to: pa.DataType) -> pa.Array:
         pyarrow.ArrowInvalid: a value does not fit.
     """
     kind = array.type
-    if kind == to and not (array.offset and types.is_fixed_size_list(kind)):
+    if kind == to and not _is_loose(array):
         return array
     for check, change in _CHANGES:
         if check(kind):
             return change(array, to)
     return array.cast(to)
+
+
+def _is_loose(array: pa.Array) -> bool:
+    """Whether an array of arrays, at any depth, has more values than it shows: polars refuses it."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_loose(array.storage)
+    if types.is_fixed_size_list(kind):
+        loose = array.offset or len(array.values) != len(array) * kind.list_size
+        return bool(loose) or _is_loose(array.values)
+    if types.is_struct(kind):
+        return any(_is_loose(array.field(i)) for i in range(kind.num_fields))
+    if types.is_map(kind):
+        return _is_loose(array.keys) or _is_loose(array.items)
+    return (types.is_list(kind) or types.is_large_list(kind)) and _is_loose(array.values)
 
 
 def _extension(array: pa.Array, to: pa.DataType) -> pa.Array:
@@ -63,7 +78,7 @@ def _list_view(array: pa.Array, to: pa.DataType) -> pa.Array:
 
 
 def _fixed_size_list(array: pa.Array, to: pa.DataType) -> pa.Array:
-    """Without an offset, which polars takes wrong beside nulls."""
+    """With exactly the values of its rows."""
     width = array.type.list_size
     if not types.is_fixed_size_list(to):  # of width 0: empty lists
         offsets = pa.py_buffer(np.zeros(len(array) + 1, np.int64))
@@ -76,6 +91,8 @@ def _fixed_size_list(array: pa.Array, to: pa.DataType) -> pa.Array:
 
 def _map(array: pa.Array, to: pa.DataType) -> pa.Array:
     keys, items = convert(array.keys, to.key_type), convert(array.items, to.item_type)
+    if keys.null_count:  # behind an encoding that hid them; Arrow would abort the process
+        raise pa.ArrowInvalid("a key of a map is null")
     entries = pa.StructArray.from_arrays([keys, items], fields=[to.key_field, to.item_field])
     buffers = array.buffers()[:2]
     return pa.Array.from_buffers(to, len(array), buffers, offset=array.offset, children=[entries])
@@ -90,8 +107,10 @@ def _struct(array: pa.Array, to: pa.DataType) -> pa.Array:
 
 def _union(array: pa.Array, to: pa.DataType) -> pa.Array:
     """The type code, and each member where the code is its own, null elsewhere."""
-    codes = array.type_codes.to_numpy(zero_copy_only=False)
-    rows = np.arange(len(array)) if array.type.mode == "sparse" else array.offsets.to_numpy()
+    buffers, here = array.buffers(), slice(array.offset, array.offset + len(array))
+    codes = np.frombuffer(buffers[1] or b"", np.int8)[here]
+    is_dense = array.type.mode == "dense"
+    rows = np.frombuffer(buffers[2] or b"", np.int32)[here] if is_dense else np.arange(len(array))
     children = [pa.array(codes)]
     for i, code in enumerate(array.type.type_codes):
         member = convert(array.field(i), to.field(i + 1).type)
@@ -101,7 +120,7 @@ def _union(array: pa.Array, to: pa.DataType) -> pa.Array:
 
 def _interval(array: pa.Array, to: pa.DataType) -> pa.Array:
     layout = np.dtype([("months", "i4"), ("days", "i4"), ("nanoseconds", "i8")])
-    raw = np.frombuffer(array.buffers()[1], layout)[array.offset : array.offset + len(array)]
+    raw = np.frombuffer(array.buffers()[1] or b"", layout)[array.offset : array.offset + len(array)]
     children = [pa.array(np.ascontiguousarray(raw[name])) for name in raw.dtype.names or ()]
     return pa.Array.from_buffers(to, len(array), [_validity(array)], children=children)
 
@@ -123,7 +142,7 @@ def _validity(array: pa.Array) -> pa.Buffer | None:
 
 
 def _is_view(kind: pa.DataType) -> bool:
-    return types.is_list_view(kind) or types.is_large_list_view(kind)
+    return bool(types.is_list_view(kind) or types.is_large_list_view(kind))
 
 
 _Change: TypeAlias = Callable[[pa.Array, pa.DataType], pa.Array]

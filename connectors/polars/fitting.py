@@ -18,7 +18,7 @@ decimal256                  Decimal if all values fit 38 digits, else String
 union                       Struct: the type code, and a nullable field per member
 month-day-nano interval     Struct of months, days, nanoseconds
 time zone unknown to polars UTC, the same instants
-same names in one table     the later ones get a suffix: ``_2``
+same names in one struct    the later ones get a suffix: ``_2``
 arrays of width 0, nested   List
 ==========================  =====================================================
 """
@@ -57,8 +57,8 @@ _HELD = (
 
 @lru_cache(maxsize=4096)
 def is_held(kind: pa.DataType) -> bool:
-    """Whether polars takes a type as it is whatever its values and metadata: the quick way for most columns."""
-    if any([check(kind) for check in _HELD]):
+    """Whether polars takes a type as it is, whatever its values and metadata: so for most columns."""
+    if any(check(kind) for check in _HELD):
         return True
     if types.is_timestamp(kind):
         return kind.tz in (None, "UTC") and kind.unit != "s"
@@ -71,15 +71,15 @@ def is_held(kind: pa.DataType) -> bool:
     if types.is_list(kind) or types.is_large_list(kind):
         return is_held(kind.value_type)
     if types.is_struct(kind):
-        return len({kind.field(i).name for i in range(kind.num_fields)}) == kind.num_fields and all(
-            [is_held(kind.field(i).type) for i in range(kind.num_fields)]
-        )
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        names = [one.name for one in fields]
+        return unique_names(names) == names and all(is_held(one.type) for one in fields)
     return False
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """The names, the later of two equal ones with a suffix."""
-    taken = set(names := list(names))
+    """The names, the later of two equal ones with a suffix, none with a NUL in it."""
+    taken = set(names := [name.replace("\0", "\N{SYMBOL FOR NULL}") for name in names])
     seen: set[str] = set()
     found = []
     for name in names:
@@ -103,6 +103,8 @@ class Judge:
     """Whether decimals of 256 bits become text: some do not fit 128."""
     notes: list[str] = field(default_factory=list)
     """What changes, in words."""
+    narrows: bool = False
+    """Whether a decimal may turn out not to fit its new type."""
 
     def field(self, given: pa.Field, path: str, *, taken: bool = False) -> pa.Field:
         """The field as polars is to get it.
@@ -125,7 +127,7 @@ class Judge:
 
     def type(self, kind: pa.DataType, path: str, taken: bool = False) -> pa.DataType:
         """The type as polars is to get it; see `field`."""
-        if any([check(kind) for check in _HELD]):
+        if any(check(kind) for check in _HELD):
             return _plain(kind) if taken else kind
         for check, rule in _RULES:
             if check(kind):
@@ -146,7 +148,7 @@ class Judge:
     ) -> pa.DataType:
         """Raise, or take the type `instead` where the caller is not strict."""
         if instead is None or self.strict:
-            remedy = "to_polars(strict=False) converts it" if instead else "leave it out"
+            remedy = "leave it out" if instead is None else "to_polars(strict=False) converts it"
             raise NotConvertible(
                 f"column {path!r} is of type {kind}, which polars cannot hold{why}",
                 hint=f"{remedy}{': ' + how if how else ''}; obj.to_arrow() holds everything",
@@ -178,6 +180,7 @@ class Judge:
             text = self.decimals_as_text or scale > DECIMAL_DIGITS
             new = pa.large_string() if text else pa.decimal128(DECIMAL_DIGITS, scale)
             how = "text, since 38 digits do not hold it" if text else ""
+            self.narrows |= not text
             return self._refuse(kind, path, "", new, how)
         if types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision:
             return kind
@@ -225,7 +228,7 @@ class Judge:
         names = unique_names([one.name for one in fields])
         if names != [one.name for one in fields]:
             new = pa.struct([one.with_name(name) for one, name in zip(fields, names, strict=True)])
-            self._refuse(kind, path, ": two fields of one name", new, "the later one is renamed")
+            self._refuse(kind, path, ": two fields of one name, or a NUL in one", new, "fields are renamed")
         pairs = zip(fields, names, strict=True)
         return pa.struct([self.field(one.with_name(to), f"{path}.{to}", taken=taken) for one, to in pairs])
 
@@ -253,7 +256,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _list_like(kind: pa.DataType) -> Callable[[pa.Field], pa.DataType]:
-    return pa.large_list if types.is_large_list(kind) else pa.list_
+    made: Callable[[pa.Field], pa.DataType] = pa.large_list if types.is_large_list(kind) else pa.list_
+    return made
 
 
 def _children(kind: pa.DataType) -> list[pa.DataType]:
@@ -264,11 +268,11 @@ def _children(kind: pa.DataType) -> list[pa.DataType]:
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:
-    return types.is_dictionary(kind) or any([_has_dictionary(child) for child in _children(kind)])
+    return types.is_dictionary(kind) or any(_has_dictionary(child) for child in _children(kind))
 
 
 def _has_extension(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.BaseExtensionType) or any([_has_extension(one) for one in _children(kind)])
+    return isinstance(kind, pa.BaseExtensionType) or any(_has_extension(one) for one in _children(kind))
 
 
 _Rule: TypeAlias = Callable[[Judge, pa.DataType, str, bool], pa.DataType]

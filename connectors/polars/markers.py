@@ -65,7 +65,7 @@ def is_sound(key: bytes, value: bytes, kind: pa.DataType) -> bool:
 def is_text_dictionary(kind: pa.DataType) -> bool:
     """Whether a type is a dictionary of strings: a Categorical or an Enum for polars."""
     return types.is_dictionary(kind) and any(
-        [check(kind.value_type) for check in (types.is_string, types.is_large_string, types.is_string_view)]
+        check(kind.value_type) for check in (types.is_string, types.is_large_string, types.is_string_view)
     )
 
 

@@ -90,7 +90,7 @@ def has_wide(field: pa.Field) -> bool:
     """Whether a field of Arrow is, or holds at any depth, marked 128-bit integers."""
     if types.is_fixed_size_binary(field.type):
         return marker(field) in (INT128, UINT128)
-    return any([has_wide(field.type.field(i)) for i in range(field.type.num_fields)])
+    return any(has_wide(field.type.field(i)) for i in range(field.type.num_fields))
 
 
 def export_wide(series: Any) -> tuple[pa.Field, pa.ChunkedArray]:
@@ -151,14 +151,13 @@ def _with_entry(metadata: int | None, key: bytes, value: bytes) -> bytes:
 
 
 def import_wide(polars: Any, field: pa.Field, column: pa.ChunkedArray) -> Any:
-    """The polars series of a column whose field `has_wide`; shares memory as polars does."""
+    """The nameless polars series of a column that `has_wide`; shares memory as polars does."""
     series = []
-    for chunk in column.chunks or [pa.array([], field.type)]:
+    for chunk in column.chunks or [pa.nulls(0, field.type)]:
         schema = field.__arrow_c_schema__()
         _unmark(_Schema.from_address(_address_in(schema, b"arrow_schema")), field)
-        series.append(polars.Series(field.name, _Carrier(schema, chunk.__arrow_c_array__()[1])))
-    whole = series[0] if len(series) == 1 else polars.concat(series, rechunk=False)
-    return whole.alias(field.name)
+        series.append(polars.Series(_Carrier(schema, chunk.__arrow_c_array__()[1])))
+    return series[0] if len(series) == 1 else polars.concat(series, rechunk=False)
 
 
 def _unmark(schema: _Schema, field: pa.Field) -> None:

@@ -112,8 +112,8 @@ def _encode_built(connector: Connector, value: Any, pickle: bool) -> Payload:
     """What a connector builds of the value, marked as its making."""
     try:
         payload = _encode_natively(connector.build(value, pickle=pickle))
-    except NotStorable:
-        fallback = _pickled(value) if pickle else None
+    except NotStorable as refusal:
+        fallback = _pickled(value) if pickle and refusal.pickle_helps else None
         if fallback is None:
             raise
         return fallback

@@ -1,0 +1,1 @@
+"""The type suite: values of every type, and equality."""
