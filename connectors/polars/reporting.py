@@ -68,6 +68,7 @@ class _Ranges:
 
 def _spans(series: Any) -> set[tuple[int, int]]:
     """Address and size of each buffer of a series."""
+    series = series.alias("")  # whatever the name has, Arrow's C interface may not take it
     if _has(series.dtype, "Categorical", "Enum"):
         series = series.to_physical()
     wide = _has(series.dtype, "Int128", "UInt128")

@@ -190,7 +190,8 @@ def _dtypes() -> SearchStrategy[pl.DataType]:
     named = st.sampled_from([pl.Categorical(FRUIT), pl.Categorical(VEGETABLES), COLOURS])
     flat = st.one_of(parametric.dtypes(nesting_level=0), named)
     keys = st.sampled_from([pl.String(), pl.Int64(), pl.Boolean(), pl.Date(), pl.Categorical(FRUIT)])
-    fields = st.lists(st.text(max_size=3), min_size=1, max_size=3, unique=True)
+    names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)
+    fields = st.lists(names, min_size=1, max_size=3, unique=True)
 
     def nested(inner: SearchStrategy[pl.DataType]) -> SearchStrategy[pl.DataType]:
         return st.one_of(
