@@ -101,7 +101,9 @@ def _special(name: str, dtype: Any) -> str | None:
     for depth, part in parts(dtype):
         kind = type(part).__name__
         if kind == "Array" and part.size == 0 and depth:
-            raise _refusal(name, dtype, "polars reads no arrays of width 0 inside another type")
+            refusal = _refusal(name, dtype, "polars reads back no arrays of width 0 inside another type")
+            refusal.pickle_helps = False  # it writes such pickles, too, and does not read them
+            raise refusal
         if hasattr(part, "ext_storage") and _has(part.ext_storage(), "Categorical", "Enum"):
             raise _refusal(name, dtype, "polars reads no extension types over categories")
         if any("\0" in field.name for field in getattr(part, "fields", ())):

@@ -65,7 +65,7 @@ def resolve(obj: Object, *, strict: bool = True) -> Any:
     table, columns = fit(polars, obj, strict)
     frame = frame_of(polars, table, columns)
     is_series = (table.schema.metadata or {}).get(KEY) == SERIES and len(columns) == 1
-    return frame.to_series() if is_series else frame
+    return frame.to_series() if is_series and _is_ours(obj) else frame
 
 
 def fit(polars: Any, obj: Object, strict: bool) -> tuple[pa.Table, list[Column]]:
@@ -78,12 +78,17 @@ def fit(polars: Any, obj: Object, strict: bool) -> tuple[pa.Table, list[Column]]
         raise NotConvertible(f"{obj!r} is a {obj.kind}, no table", hint="obj.value() gives it as it was put")
     table = obj.to_arrow()
     names = _names(table.schema.names, strict)
-    ours = obj._live.record.origin == "polars"  # only then are pickles unpickled
+    ours = _is_ours(obj)
     columns = [
         _fitted(polars, field if field.name == name else field.with_name(name), data, strict, ours)
         for field, name, data in zip(table.schema, names, table.columns, strict=True)
     ]
     return table, columns
+
+
+def _is_ours(obj: Object) -> bool:
+    """Whether `building` made it: whoever else writes a marker has no pickle unpickled."""
+    return obj._live.record.origin == "polars"
 
 
 def frame_of(polars: Any, table: pa.Table, columns: list[Column]) -> Any:

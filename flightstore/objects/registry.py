@@ -63,6 +63,12 @@ _named: dict[str, str | Encoder] = {
     "pyarrow.ipc.RecordBatchStreamReader": "flightstore.objects.encoding:encode_reader",
     "numpy.ndarray": "flightstore.objects.tensor:encode_tensor",
     "numpy.memmap": "flightstore.objects.tensor:encode_tensor",
+    "numpy.matrix": "flightstore.objects.tensor:encode_container",
+    "numpy.ma.MaskedArray": "flightstore.objects.tensor:encode_container",
+    "numpy.ma.core.MaskedArray": "flightstore.objects.tensor:encode_container",
+    "numpy.rec.recarray": "flightstore.objects.tensor:encode_container",
+    "numpy.recarray": "flightstore.objects.tensor:encode_container",
+    "pyarrow.lib.Tensor": "flightstore.objects.tensor:encode_container",
 }
 """Encoders, or where they are, by qualified name of the type."""
 
