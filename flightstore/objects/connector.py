@@ -63,8 +63,11 @@ class Connector:
 
 _OWN = {"pandas": "flightstore.connectors.pandas", "polars": "flightstore.connectors.polars"}
 _OWN_TYPES = {
-    "pandas.DataFrame": "pandas",
-    "pandas.core.frame.DataFrame": "pandas",
+    **dict.fromkeys(
+        [f"pandas.{name}" for name in ("DataFrame", "Series", "Index", "RangeIndex", "MultiIndex")]
+        + [f"pandas.{name}Index" for name in ("Categorical", "Datetime", "Timedelta", "Period", "Interval")],
+        "pandas",
+    ),
     "polars.dataframe.frame.DataFrame": "polars",
     "polars.series.series.Series": "polars",
     "polars.lazyframe.frame.LazyFrame": "polars",
