@@ -48,11 +48,12 @@ class Builder:
             """Where the object lies."""
             lease = conn.write(lambda tx: Lease(conn.leases, new.serial))  # in a transaction: forks see it
             arena = conn.arena
+            whole = range(extent.offset, extent.offset + extent.length)
             copy_pieces(
                 arena.write_address + extent.offset,
                 extent.length,
                 new.payload.pieces,
-                populate=lambda at, nbytes: arena.populate(extent.offset + at, nbytes),
+                populate=lambda at, nbytes: arena.populate(extent.offset + at, nbytes, whole),
             )
             self._range = arena.open_range(extent.offset, max(new.payload.size_bytes, 1), lease)
             conn.builders.add(self._range)

@@ -179,9 +179,10 @@ def write_pending(conn: Connection, new: NewObject, deadline: float | None) -> N
 def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
     arena, offset = conn.arena, extent.offset
     cold = arena.needs_populate(offset, extent.length)
+    whole = range(offset, offset + extent.length)
 
     def populate(at: int, nbytes: int) -> None:
-        arena.populate(offset + at, nbytes)
+        arena.populate(offset + at, nbytes, whole)
 
     copy_pieces(
         arena.write_address + offset,

@@ -216,6 +216,8 @@ class TableBuilder:
 
     def _write_bits(self) -> None:
         """Pack booleans and null masks into their places, and the null counts into the message."""
+        if not self._plan.columns:
+            return
         raw = np.frombuffer(self._builder.buffer, np.uint8)
         nulls = []
         for name, column in self._plan.columns.items():

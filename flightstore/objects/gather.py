@@ -22,7 +22,7 @@ from flightstore.objects.capture import capture
 from flightstore.objects.flatmessage import DICTIONARY, RECORDS, relay, resize
 from flightstore.objects.schemas import storage
 
-__all__ = ["Gathered", "can_gather", "gathered"]
+__all__ = ["Gathered", "can_gather", "can_join", "gathered"]
 
 PIECE_BYTES = 32 << 10
 """Chunks smaller than this on average are joined by Arrow in private memory: quicker than piece by piece."""
@@ -49,15 +49,24 @@ def can_gather(column: pa.ChunkedArray) -> bool:
         return _same_dictionaries(column)
     if types.is_string(kind) or types.is_binary(kind):
         return sum([_offsets_of(chunk, np.int32)[2] for chunk in _stored(column)]) < 1 << 31
-    if types.is_large_string(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return True
-    return bool(types.is_null(kind) or types.is_primitive(kind) or types.is_decimal(kind)) or _is_interval(
-        kind
+    return can_join(kind)
+
+
+def can_join(kind: pa.DataType) -> bool:
+    """Whether the buffers of a type's chunks can be laid end to end, if they are not too long."""
+    kind = storage(kind)
+    types = pa.types
+    return bool(
+        types.is_primitive(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_decimal(kind)
+        or types.is_interval(kind)
+        or types.is_null(kind)
     )
-
-
-def _is_interval(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_interval(kind))
 
 
 def _stored(column: pa.ChunkedArray) -> list[pa.Array]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from flightstore.objects.capture import capture
 from flightstore.objects.flatmessage import END_OF_STREAM, RECORDS, relay, resize, sealed_message
-from flightstore.objects.ipc import FORMAT_VERSION, Stream, TableLayout
+from flightstore.objects.ipc import FORMAT_VERSION, Stream, TableLayout, stream_of
 from flightstore.objects.schemas import known_schema, storage
 
 __all__ = ["InPlaceColumn", "InPlaceTable", "fits_in_place", "plan_in_place"]
@@ -51,7 +51,7 @@ class InPlaceTable(NamedTuple):
     metadata: bytearray
     """The record batch's message, to be changed once null counts are known."""
     metadata_at: int
-    """Where it lies, prefix and padding included."""
+    """Where it lies, prefix and padding included; -1 where there is no column."""
     nodes: list[tuple[int, int]]
     """(length, number of the column whose nulls it counts, -1 for none) of each node."""
 
@@ -79,6 +79,8 @@ def fits_in_place(kind: pa.DataType) -> bool:
 def plan_in_place(schema: pa.Schema, num_rows: int) -> InPlaceTable:
     """The stream of a table of `num_rows` rows. Requires `fits_in_place` of each type, and unique names."""
     known = known_schema(schema)
+    if not len(schema):
+        return _without_columns(schema, num_rows)
     metadata = _sample(schema)
     lengths: list[int] = []
     nodes: list[tuple[int, int]] = []
@@ -95,6 +97,12 @@ def plan_in_place(schema: pa.Schema, num_rows: int) -> InPlaceTable:
     layout = TableLayout(FORMAT_VERSION, known.fingerprint, at, end + len(END_OF_STREAM), 1, (entry,))
     pieces = [(0, known.message), (at, message), (end, END_OF_STREAM)]
     return InPlaceTable(Stream(layout, pieces, num_rows), columns, metadata, at, nodes)
+
+
+def _without_columns(schema: pa.Schema, num_rows: int) -> InPlaceTable:
+    """A table of no columns is its stream: there is nothing to fill."""
+    rows = pa.RecordBatch.from_arrays([pa.nulls(num_rows)], [""]).select([])
+    return InPlaceTable(stream_of(schema, [rows]), {}, bytearray(), -1, [])
 
 
 def _sample(schema: pa.Schema) -> bytearray:

@@ -81,36 +81,37 @@ def _compact(validity: Any, views: Any, *data: Any) -> list[Any]:
     rows = _size(views) // _VIEW
     if not total:
         return [views, *data]
-    array = _array(rows, validity, views, data)
     table = np.frombuffer(views, np.int32).reshape(rows, 4)
-    long = table[:, 0] > INLINE_BYTES
-    if array.null_count:
-        long &= array.is_valid().to_numpy(zero_copy_only=False)
+    valid = _valid(rows, validity)
+    long = (table[:, 0] > INLINE_BYTES) & valid
     referred = int(table[long, 0].sum(dtype=np.int64))
     if referred + referred // 4 + _SLACK_BYTES >= total or referred >= 1 << 31:
         return [views, *data]
-    return [*_rewritten(array, table, long), *[b""] * (len(data) - 1)]
-
-
-def _rewritten(array: pa.Array, table: np.ndarray[Any, Any], long: np.ndarray[Any, Any]) -> list[Any]:
-    """New views, and the one data buffer they refer to."""
-    kept = array.filter(pa.array(long)).cast(pa.large_binary())
-    offsets = np.frombuffer(kept.buffers()[1], np.int64)[kept.offset : kept.offset + len(kept)]
-    fresh = table.copy()
-    if array.null_count:
-        fresh[~array.is_valid().to_numpy(zero_copy_only=False)] = 0
+    fresh = np.where(valid[:, None], table, 0)  # what stands in a null row may be no view at all
+    offsets, joined = _long_values(rows, long, views, data)
     fresh[long, 2] = 0
-    fresh[long, 3] = offsets
-    return [pa.py_buffer(fresh), kept.buffers()[2] or b""]
+    fresh[long, 3] = offsets[:-1][long]
+    return [pa.py_buffer(fresh), joined, *[b""] * (len(data) - 1)]
 
 
-def _array(rows: int, validity: Any, views: Any, data: tuple[Any, ...]) -> pa.Array:
-    buffers = [validity if _size(validity) else None, views, *data]
-    return pa.Array.from_buffers(pa.binary_view(), rows, [_buffer(one) for one in buffers])
+def _valid(rows: int, validity: Any) -> np.ndarray[Any, Any]:
+    if not _size(validity):
+        return np.ones(rows, np.bool_)
+    return np.unpackbits(np.frombuffer(validity, np.uint8), count=rows, bitorder="little").view(np.bool_)
 
 
-def _buffer(data: Any) -> pa.Buffer | None:
-    return data if data is None or isinstance(data, pa.Buffer) else pa.py_buffer(data)
+def _long_values(
+    rows: int, long: np.ndarray[Any, Any], views: Any, data: tuple[Any, ...]
+) -> tuple[np.ndarray[Any, Any], Any]:
+    """The values too long for their views, one after the other, and where each row's begins."""
+    mask = np.packbits(long, bitorder="little")
+    array = pa.Array.from_buffers(pa.binary_view(), rows, [_buffer(one) for one in (mask, views, *data)])
+    joined = array.cast(pa.large_binary())
+    return np.frombuffer(joined.buffers()[1], np.int64, rows + 1), joined.buffers()[2] or b""
+
+
+def _buffer(data: Any) -> pa.Buffer:
+    return data if isinstance(data, pa.Buffer) else pa.py_buffer(data)
 
 
 def _size(data: Any) -> int:
