@@ -168,6 +168,7 @@ def main() -> int:
     """Run the page that was named."""
     failures: list[str] = []
     page = Path(sys.argv[1])
+    sys.path[0] = ""  # as for a reader: the folder one is in
     reader = sys.modules["__main__"] = ModuleType(
         "__main__"
     )  # multiprocessing finds the page's functions there
