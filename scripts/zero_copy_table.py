@@ -174,8 +174,10 @@ def measure(obj: Table, form: str, ranges: list[Span]) -> Measured:
     """Take a column out in one form, and look where it lies."""
     try:
         spans = [(address, size) for address, size in FORMS[form](obj) if size]
-    except (fs.NotConvertible, pa.ArrowException) as error:
-        return Measured("refused", getattr(error, "message", str(error)))
+    except fs.NotConvertible as error:
+        return Measured("refused", unless_strict(obj, form) or error.message)
+    except pa.ArrowException as error:
+        return Measured("refused", str(error))
     shared = sum(any(first <= address < end for first, end in ranges) for address, _ in spans)
     state = "-" if not spans else "shared" if shared == len(spans) else "partly" if shared else "copied"
     return Measured(state, reason(obj, form))
@@ -187,6 +189,14 @@ def reason(obj: Table, form: str) -> str:
         return ""
     connector, options = REPORTS[form]
     return obj.conversion_report(connector, **options).columns[0].reason
+
+
+def unless_strict(obj: Table, form: str) -> str:
+    """What becomes of a column that is refused, where it can be asked for."""
+    if form != "polars":
+        return ""
+    report = obj.conversion_report("polars", strict=False)
+    return f"with `strict=False`: {report.columns[0].reason}"
 
 
 def measure_all() -> dict[str, dict[str, Measured]]:
