@@ -122,10 +122,11 @@ def spans_of_series(series: Any) -> Iterator[Span]:
 
 
 def spans_of_polars(series: Any) -> Iterator[Span]:
-    """Of a polars series; its categories are polars' own."""
+    """Of a polars series, its categories included."""
     if series.dtype.__class__.__name__ in ("Categorical", "Enum"):
+        yield from spans_of_arrow(pa.chunked_array(series).chunk(0).dictionary)
         series = series.to_physical()
-    return spans_of_arrow(pa.chunked_array(series))
+    yield from spans_of_arrow(pa.chunked_array(series))
 
 
 def pandas_numpy(obj: Table) -> Iterator[Span]:
@@ -161,6 +162,8 @@ class Measured:
     """``shared``, ``partly``, ``copied``, ``refused`` or ``-`` for no bytes at all."""
     why: str = ""
     """What the report, or the error, says about it."""
+    reported: str = ""
+    """The same as `state`, as the connector's report has it; empty where there is none."""
 
 
 def arena_ranges(store: fs.Store) -> list[Span]:
@@ -179,16 +182,19 @@ def measure(obj: Table, form: str, ranges: list[Span]) -> Measured:
     except pa.ArrowException as error:
         return Measured("refused", str(error))
     shared = sum(any(first <= address < end for first, end in ranges) for address, _ in spans)
-    state = "-" if not spans else "shared" if shared == len(spans) else "partly" if shared else "copied"
-    return Measured(state, reason(obj, form))
-
-
-def reason(obj: Table, form: str) -> str:
-    """What the connector's report says of the column."""
+    state = state_of(shared, len(spans) - shared)
     if form not in REPORTS:
-        return ""
+        return Measured(state)
     connector, options = REPORTS[form]
-    return obj.conversion_report(connector, **options).columns[0].reason
+    column = obj.conversion_report(connector, **options).columns[0]
+    return Measured(state, column.reason, state_of(column.shared_bytes, column.copied_bytes))
+
+
+def state_of(shared: int, copied: int) -> str:
+    """What the table says where so much is shared and so much copied."""
+    if not shared + copied:
+        return "-"
+    return "partly" if shared and copied else "shared" if shared else "copied"
 
 
 def unless_strict(obj: Table, form: str) -> str:
@@ -257,15 +263,16 @@ def filled(page: str, parts: dict[str, str]) -> str:
     return page
 
 
-def tables() -> dict[str, str]:
+def tables(found: dict[str, dict[str, Measured]]) -> dict[str, str]:
     """The parts of the page that are measured."""
-    found = measure_all()
     return {"sharing": sharing_table(found), "reasons": reasons_table(found)}
 
 
 def main() -> int:
     """Write the page's tables."""
-    PAGE.write_text(filled(PAGE.read_text(), {**tables(), "versions": f"Measured with {versions()}."}))
+    PAGE.write_text(
+        filled(PAGE.read_text(), {**tables(measure_all()), "versions": f"Measured with {versions()}."})
+    )
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,13 +14,27 @@ import flightstore as fs
 types_page = load_script("zero_copy_table")
 
 
-@pytest.mark.req("TYP-6")
-def test_the_tables_are_up_to_date() -> None:
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, Any]]:
+    """What is measured."""
+    return types_page.measure_all()
+
+
+def test_the_tables_are_up_to_date(found: dict[str, dict[str, Any]]) -> None:
     page = types_page.PAGE.read_text()
-    assert types_page.filled(page, types_page.tables()) == page, "run `make docs`"
+    assert types_page.filled(page, types_page.tables(found)) == page, "run `make docs`"
 
 
-@pytest.mark.req("O-2")
+@pytest.mark.req("TYP-6")
+def test_the_reports_say_what_is_measured(found: dict[str, dict[str, Any]]) -> None:
+    assert {
+        (words, form): (one.state, one.reported)
+        for words, row in found.items()
+        for form, one in row.items()
+        if one.reported and one.reported != one.state
+    } == {}
+
+
 def test_what_matters_most_is_shared() -> None:
     rows = {row["Arrow type"]: row for row in table_after(types_page.PAGE.read_text(), "<!-- sharing")}
     assert set(rows["integers, floats"].values()) == {"integers, floats", "shared"}
