@@ -276,7 +276,7 @@ def links_of(pages: list[Page]) -> Links:
 
 def render_entry(entry: Entry, links: Links, level: str = "##") -> Iterator[str]:
     """An entry with its members."""
-    yield f"{level} {entry.name}"
+    yield f"{level} `{entry.name}`"
     yield f"```py\n{entry.signature}\n```"
     yield from rendered(entry, links)
     link = partial(link_to, links, entry.name)
@@ -393,7 +393,8 @@ def make_pages() -> list[Page]:
             "objects.md",
             "Objects",
             "What [`Store.get`](store.md#storeget) returns: one class for each kind. Each has all of "
-            "[`Object`](#object), and its own.",
+            "[`Object`](#object), and its own. `Object` is in `flightstore`, the others are in "
+            "`flightstore.objects.table`, `.tensor`, `.blob` and `.pyobject`.",
             (
                 entry_of("flightstore/objects/base.py", "Object"),
                 entry_of("flightstore/objects/table.py", "Table"),

@@ -134,7 +134,7 @@ def test_docstrings_become_markdown() -> None:
 def test_a_page_shows_fields_and_members() -> None:
     text = "\n".join(reference.render_entry(sample(), {}))
     assert "| `depth` | `int` | How deep \\| it is. |" in text
-    assert "### Box.open\n" in text
+    assert "### `Box.open`\n" in text
 
 
 def test_a_name_that_is_not_there_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
