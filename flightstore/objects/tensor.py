@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
-from flightstore.errors import NotConvertible, NotStorable
+from flightstore.errors import FlightStoreError, NotConvertible, NotStorable
 from flightstore.objects.arrays import CONTAINER_ARRAY, Parts, arrow_tensor, put_together, taken_apart
 from flightstore.objects.base import KIND_TENSOR, Object, Payload, aligned
 
@@ -175,8 +175,10 @@ def _tuples(descr: Any, *, inner: bool = False) -> Any:
     return [_tuples(field, inner=True) for field in descr]
 
 
-class _NotExportable(NotConvertible, BufferError):
-    """A protocol between libraries cannot hand this tensor over; BufferError is what they expect."""
+class _NotExportable(FlightStoreError, BufferError):
+    """A protocol between libraries cannot hand this tensor over. BufferError is what they expect; at a
+    TypeError, consumers of DLPack try again the way of its earlier versions.
+    """
 
 
 class Tensor(Object):
