@@ -48,7 +48,7 @@ def _measured(given: pa.Field, data: pa.ChunkedArray, column: Column, series: An
     stored = _Ranges([buffer for chunk in data.chunks for buffer in chunk.buffers() if buffer is not None])
     shared = copied = 0
     if column.how == OBJECTS:
-        copied = data.nbytes
+        copied = data.get_total_buffer_size()
     else:
         for address, size in _spans(series):
             if stored.hold(address, size):
@@ -57,7 +57,7 @@ def _measured(given: pa.Field, data: pa.ChunkedArray, column: Column, series: An
                 copied += size
     reason = _reason(given, column, series, copied)
     if column.how == CODES and data.num_chunks:
-        copied += data.chunk(0).dictionary.nbytes
+        copied += data.chunk(0).dictionary.get_total_buffer_size()
     return ColumnConversion(given.name, str(given.type), shared, copied, reason)
 
 
