@@ -128,19 +128,11 @@ def _inexpressible(kind: pa.DataType) -> str | None:
             return "an extension type over an extension type"
     if pa.types.is_dictionary(kind):
         values = kind.value_type
-        if _holds(values, pa.types.is_dictionary) or _holds(
-            values, lambda inner: isinstance(inner, pa.BaseExtensionType)
-        ):
+        if pa.types.is_dictionary(values) or isinstance(values, pa.BaseExtensionType):
             return "a dictionary of dictionaries or of extension types"
         return None
     found = (_inexpressible(kind.field(index).type) for index in range(kind.num_fields))
     return next((what for what in found if what is not None), None)
-
-
-def _holds(kind: pa.DataType, predicate: Callable[[pa.DataType], bool]) -> bool:
-    if predicate(kind) or isinstance(kind, pa.BaseExtensionType):
-        return True
-    return any(_holds(kind.field(index).type, predicate) for index in range(kind.num_fields))
 
 
 def nested_types(kind: pa.DataType) -> Iterator[pa.DataType]:
