@@ -29,7 +29,10 @@ def pack(value: Any) -> bytes:
 
 def stream(value: Any) -> bytes:
     """Arrow's own stream of a value, arrays as a table of one column."""
-    table = value if isinstance(value, pa.Table | pa.RecordBatch) else pa.table({COLUMN: value})
+    if isinstance(value, pa.Array):
+        table = pa.RecordBatch.from_arrays([value], [COLUMN])  # a table of no rows is written as no batch
+    else:
+        table = value if isinstance(value, pa.Table | pa.RecordBatch) else pa.table({COLUMN: value})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write(table)
@@ -50,4 +53,4 @@ def unpack(data: bytes) -> Any:
         table = reader.read_all()
     if form == "Table":
         return table
-    return table[COLUMN] if form == "ChunkedArray" else table[COLUMN].combine_chunks()
+    return table[COLUMN] if form == "ChunkedArray" else table[COLUMN].chunk(0)
