@@ -1,6 +1,6 @@
 """Arrow columns of any origin as pandas arrays: what pandas itself would make of them, sharing what it can share.
 
-`refusal` tells beforehand what pandas cannot hold. May call arrays, buffers and objects.
+`refusal` tells beforehand what pandas cannot hold. May call arrays, buffers, objects and views.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from flightstore.connectors._pandas.arrays import codes_of, marked, masked, with_nan, zoned
 from flightstore.connectors._pandas.buffers import NUMPY_TYPES, joined, numpy_view, slots
 from flightstore.connectors._pandas.objects import object_array
+from flightstore.connectors._pandas.views import without_views
 
-__all__ = ["DEFAULT", "EXACT_FLOAT", "Conversion", "decode_plain", "nullable_dtype", "plain_type", "refusal"]
+__all__ = ["DEFAULT", "EXACT_FLOAT", "Conversion", "decode_plain", "nullable_dtype", "refusal"]
 
 BACKENDS = (None, "numpy_nullable", "pyarrow")
 EXACT_FLOAT = 2**53
@@ -59,6 +60,8 @@ def refusal(column: pa.ChunkedArray, wanted: Conversion) -> str:
         return "pandas has no run-end encoding"
     if pa.types.is_timestamp(kind) and kind.tz is not None and not _is_zone(kind.tz):
         return "this machine does not know its time zone"
+    if getattr(kind, "extension_name", "") in _MEANINGLESS:
+        return refusal(_storage(column), wanted)
     if wanted.backend == "pyarrow":
         return "pandas has no calendar intervals" if _holds(kind, pa.types.is_interval) else ""
     if (
@@ -95,6 +98,8 @@ def decode_plain(column: pa.Array | pa.ChunkedArray, wanted: Conversion = DEFAUL
     kind = column.type
     if wanted.backend == "pyarrow":
         return _decode_arrow(column)
+    if getattr(kind, "extension_name", "") in _MEANINGLESS:
+        return decode_plain(_storage(column), wanted)
     if wanted.backend == "numpy_nullable":
         found = _decode_nullable(joined(column)) if kind in _NULLABLE else None
         if found is None and _is_string(kind):
@@ -103,7 +108,7 @@ def decode_plain(column: pa.Array | pa.ChunkedArray, wanted: Conversion = DEFAUL
             return found
     if kind in NUMPY_TYPES:
         return _decode_fixed(joined(column))
-    if _is_string(kind) and pd.get_option("future.infer_string"):
+    if _is_string(kind):
         return pd.StringDtype(na_value=np.nan).__from_arrow__(column)
     if pa.types.is_boolean(kind) or _is_bool8(kind):
         return _decode_bool(joined(column))
@@ -112,6 +117,16 @@ def decode_plain(column: pa.Array | pa.ChunkedArray, wanted: Conversion = DEFAUL
     if pa.types.is_dictionary(kind):
         return _decode_dictionary(column, wanted)
     return _decode_other(column)
+
+
+_MEANINGLESS = ("arrow.fixed_shape_tensor", "arrow.json", "arrow.opaque")
+"""Extension types whose values are to pandas what they are stored as."""
+
+
+def _storage(column: Any) -> Any:
+    if isinstance(column, pa.Array):
+        return column.storage
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -169,34 +184,6 @@ def _decode_dictionary(column: pa.Array | pa.ChunkedArray, wanted: Conversion) -
     return decode_plain(decoded, wanted)
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without views, which pandas does not know throughout."""
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
-    if not kind.num_fields or isinstance(kind, pa.BaseExtensionType):
-        return kind
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type), kind.keys_sorted)
-    if pa.types.is_union(kind) or pa.types.is_run_end_encoded(kind):
-        return kind
-    item = kind.value_field.with_type(plain_type(kind.value_type))
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(item, kind.list_size)
-    is_large = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
-    return pa.large_list(item) if is_large else pa.list_(item)
-
-
-def _without_views(column: Any) -> Any:
-    kind = plain_type(column.type)
-    return column if kind == column.type else column.cast(kind)
-
-
 def _decode_arrow(column: Any) -> Any:
     """pandas' array of an Arrow column: all of its memory shared."""
     kind = column.type
@@ -206,7 +193,7 @@ def _decode_arrow(column: Any) -> Any:
         return object_array(column.to_pylist(), len(column))
     if pa.types.is_timestamp(kind) and kind.tz is not None and not _is_zone(kind.tz):
         column = column.cast(pa.timestamp(kind.unit, "UTC"))
-    return pd.arrays.ArrowExtensionArray(_without_views(column))
+    return pd.arrays.ArrowExtensionArray(without_views(column))
 
 
 def _map_chunks(column: Any, function: Any, kind: pa.DataType) -> pa.ChunkedArray:
@@ -223,7 +210,7 @@ def _decode_other(column: Any) -> Any:
         return object_array(column.to_pylist(), len(column))
     if kind == pa.time64("ns"):
         column = column.cast(pa.time64("us"), safe=False)
-    series = _without_views(column).to_pandas()
+    series = without_views(column, fixed=True).to_pandas()
     array = series.array
     return array.to_numpy() if isinstance(array, pd.arrays.NumpyExtensionArray) else array
 

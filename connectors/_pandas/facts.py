@@ -56,7 +56,8 @@ def adapt(schema: pa.Schema, num_rows: int) -> pa.Schema:
     elif index["kind"] == "levels" and not layout.levels:
         whole["index"] = {"kind": "range", "range": [0, num_rows, 1], "label": None}
     elif index["kind"] == "levels" and len(layout.levels) != index["levels"]:
-        whole["index"] = {**index, "levels": len(layout.levels), "sortorder": None}
+        left = len(layout.levels)
+        whole["index"] = {**index, "levels": left, "multi": left > 1, "sortorder": None}
     layout = replace(layout, whole=whole)
     ours = {KEY: _dumps(whole), STANDARD_KEY: standard_metadata(schema.types, layout)}
     return schema.with_metadata({**schema.metadata, **ours})

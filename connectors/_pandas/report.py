@@ -49,7 +49,7 @@ def measure(obj: Any, dtype_backend: str | None, strict: bool, options: dict[str
         if why:
             why += f": converted to {_dtype_name(parts[0])}"
         elif copied:
-            why = _reason(column, parts[0], copied)
+            why = _reason(column, parts[0], shared)
         name = table.schema.field(position).name
         columns.append((position, ColumnConversion(name, str(column.type), shared, copied, why)))
     return ConversionReport(
@@ -143,27 +143,34 @@ def _dtype_name(array: Any) -> str:
     return str(array.dtype)
 
 
-def _reason(column: pa.ChunkedArray, array: Any, copied: int) -> str:
+def _reason(column: pa.ChunkedArray, array: Any, shared: int) -> str:
     """Why something of a column was copied."""
     kind = column.type
-    if column.num_chunks > 1 and not isinstance(array, pd.arrays.ArrowExtensionArray):
+    is_arrow = isinstance(array, pd.arrays.ArrowExtensionArray)
+    if column.num_chunks > 1 and not is_arrow:
         return f"its {column.num_chunks} chunks are joined"
+    if pa.types.is_dictionary(kind) and not isinstance(array, pd.Categorical) and not is_arrow:
+        return "pandas has no such categories: its dictionary is written out"
+    if isinstance(array, pd.Categorical):
+        return "pandas keeps codes in as few bytes as will do, -1 for null, and categories as any column"
+    if isinstance(array, pd.arrays.ArrowStringArray):
+        return "pandas keeps 64-bit offsets to the text" + (", which is shared" if shared else "")
+    if is_arrow:
+        return "pandas knows no views: they are written out"
     if hasattr(array, "_mask"):
         return "pandas keeps a byte for each value's null, Arrow a bit"
-    if array.dtype == np.dtype(bool):
-        return "pandas keeps booleans in bytes, Arrow in bits"
-    if array.dtype == np.dtype(object):
-        return "pandas keeps it as Python objects"
-    if isinstance(array, pd.arrays.ArrowStringArray):
-        return "pandas keeps 64-bit offsets to the text" + (
-            "" if pa.types.is_string_view(kind) else ", which is shared"
-        )
     if isinstance(array, pd.arrays.SparseArray):
         return "pandas keeps points, Arrow runs"
-    if isinstance(array, pd.Categorical) or pa.types.is_dictionary(kind):
-        return "pandas keeps its own form of codes or categories"
-    if column.null_count and array.dtype == np.float64 and kind != pa.float64():
-        return f"pandas has no nulls in {kind}: floats, with NaN for null"
+    return _reason_of_numpy(column, array.dtype)
+
+
+def _reason_of_numpy(column: pa.ChunkedArray, dtype: Any) -> str:
+    if dtype == np.dtype(bool):
+        return "pandas keeps booleans in bytes, Arrow in bits"
+    if dtype == np.dtype(object) or isinstance(dtype, pd.StringDtype):
+        return "pandas keeps it as Python objects"
+    if column.null_count and dtype == np.float64 and column.type != pa.float64():
+        return f"pandas has no nulls in {column.type}: floats, with NaN for null"
     if column.null_count:
         return "pandas keeps NaN or NaT where Arrow has null"
     return "pandas keeps it in another form"

@@ -95,12 +95,13 @@ class _Labels:
         if columns["kind"] == "range":
             is_plain = all(type(layout.label(position)) is int for position in layout.values)
             return _Labels([_index_entry(columns["label"], *(_INTEGER if is_plain else _TEXT))])
-        if columns["index"]["kind"] == "levels" and columns["index"]["multi"]:
-            return _Labels([_index_entry(*level) for level in columns["indexes"]], is_multi=True)
         known = frozenset(columns["fields"])
         changed = any(layout.is_new(position, known) for position in layout.values)
-        label, *types = columns["indexes"][0]
-        return _Labels([_index_entry(label, *(_TEXT if changed else types))])
+        indexes = [
+            _index_entry(label, *(_TEXT if changed else types)) for label, *types in columns["indexes"]
+        ]
+        index = columns["index"]
+        return _Labels(indexes, is_multi=index["kind"] == "levels" and index["multi"])
 
     def text(self, name: str, label: Any) -> str:
         """The label of the column of that name, as JSON."""

@@ -150,12 +150,17 @@ def _added(columns: Any, connector: Connector | None) -> tuple[list[Source], lis
         fresh = list(zip(table.schema, table.columns, strict=True))
     if not fresh:
         return stored, []
-    own, streams = _encoded(fresh)
+    own, streams = _encoded(fresh, dictionaries=connector is None)
     return [*stored, *own], streams
 
 
-def _encoded(fresh: list[tuple[pa.Field, pa.ChunkedArray]]) -> tuple[list[Source], list[Stream]]:
-    """New columns as streams, those of each number of rows apart (whoever is wrong is named later)."""
+def _encoded(
+    fresh: list[tuple[pa.Field, pa.ChunkedArray]], *, dictionaries: bool
+) -> tuple[list[Source], list[Stream]]:
+    """New columns as streams, those of each number of rows apart (whoever is wrong is named later).
+
+    Dictionaries may lose entries if `dictionaries`: a frame library's categories may not.
+    """
     parts: list[tuple[Stream, pa.Schema, list[int]]] = []
     by_rows: dict[int, list[int]] = {}
     for index, (_, column) in enumerate(fresh):
@@ -163,7 +168,7 @@ def _encoded(fresh: list[tuple[pa.Field, pa.ChunkedArray]]) -> tuple[list[Source
     for chosen in by_rows.values():
         schema = pa.schema([fresh[index][0] for index in chosen])
         table = pa.Table.from_arrays([fresh[index][1] for index in chosen], schema=schema)
-        for stream, columns in streams_of(table):
+        for stream, columns in streams_of(table, dictionaries=dictionaries):
             part = pa.schema([schema.field(column) for column in columns])
             parts.append((stream, part, [chosen[column] for column in columns]))
     segments = own_segments([(stream, schema) for stream, schema, _ in parts])

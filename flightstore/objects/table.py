@@ -90,17 +90,24 @@ class Table(Object):
         names: list[str] = self.schema.names
         return names
 
-    def to_pandas(self, **options: Any) -> Any:
-        """A pandas data frame; numeric columns without nulls and of one batch share the store's memory,
-        read-only.
+    def to_pandas(self, *, dtype_backend: str | None = None, strict: bool = True, **options: Any) -> Any:
+        """The table as pandas has it: the frame, series or index that was put, or a frame of any other table.
+
+        Columns share the store's memory wherever pandas' types allow (`conversion_report` tells). The frame
+        can be modified: pandas copies the columns that are touched, the store never changes.
 
         Args:
-            options: Handed to ``pyarrow.Table.to_pandas``; `split_blocks` is True unless given.
+            dtype_backend: None, "numpy_nullable" or "pyarrow", as in ``pandas.read_parquet``; "pyarrow" shares
+                every column.
+            strict: False converts what pandas cannot hold as nearly as can be; it is an error otherwise.
+            options: Handed to ``pyarrow.Table.to_pandas``, which then does the conversion.
 
         Raises:
             MissingExtra: pandas is not installed.
+            NotConvertible: pandas cannot hold a column; names it and its type.
+            InvalidArgument: no such `dtype_backend`.
         """
-        return self.to("pandas", **options)
+        return self.to("pandas", dtype_backend=dtype_backend, strict=strict, **options)
 
     def to_polars(self, **options: Any) -> Any:
         """A polars data frame that shares the store's memory wherever polars' types allow.

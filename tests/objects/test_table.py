@@ -15,7 +15,6 @@ import pyarrow as pa
 import pytest
 
 from flightstore.errors import InvalidArgument, MissingExtra, NotStorable, StoreClosed
-from flightstore.objects.pyobject import PyObject
 from flightstore.objects.registry import encode
 from flightstore.objects.table import Table
 
@@ -31,48 +30,6 @@ def test_what_a_table_says_of_itself(store_value: Through) -> None:
     assert obj.column_names == ["a", "b"]
     assert obj.schema == pa.schema({"a": pa.int64(), "b": pa.string()})
     assert obj.value().equals(pa.table({"a": [1, 2], "b": ["x", "y"]}))
-
-
-@pytest.mark.req("TYP-2")
-@pytest.mark.parametrize(
-    "frame",
-    [
-        pd.DataFrame({"a": [1, 2, 3], "b": [1.5, np.nan, 3.0], "s": ["x", "y", "z"]}),
-        pd.DataFrame({"a": [True, False]}, index=pd.Index([10, 20], name="key")),
-        pd.DataFrame(
-            {"t": pd.date_range("2020-01-01", periods=3, tz="UTC"), "c": pd.Categorical(["a", "b", "a"])}
-        ),
-        pd.DataFrame({"a": [1]}, index=pd.RangeIndex(5, 6)),
-        pd.DataFrame({"a": pd.array([1, None], "Int64")}),
-        pd.DataFrame(),
-    ],
-    ids=["plain", "index", "times and categories", "range", "nullable", "empty"],
-)
-def test_pandas_frames_come_back(store_value: Through, frame: pd.DataFrame) -> None:
-    obj = store_value(frame, pickle=False)
-    assert isinstance(obj, Table)
-    pd.testing.assert_frame_equal(obj.value(), frame)
-    pd.testing.assert_frame_equal(obj.to_pandas(), frame)
-
-
-@pytest.mark.req("TYP-2")
-def test_pandas_attrs_come_back(store_value: Through) -> None:
-    frame = pd.DataFrame({"a": [1]})
-    frame.attrs = {"source": "test"}
-    assert store_value(frame).value().attrs == {"source": "test"}
-
-
-@pytest.mark.req("TYP-2")
-def test_a_pandas_frame_arrow_cannot_hold(store_value: Through) -> None:
-    frame = pd.DataFrame({"fine": [1, 2], "mixed": [1, "x"]})
-    obj = store_value(frame)
-    assert isinstance(obj, PyObject)
-    pd.testing.assert_frame_equal(obj.value(), frame)
-    with pytest.raises(NotStorable, match="mixed") as caught:
-        encode(frame, pickle=False)
-    assert caught.value.hint
-    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    pd.testing.assert_frame_equal(store_value(twice).value(), twice)
 
 
 @pytest.mark.req("TYP-3")
