@@ -45,6 +45,13 @@ class Column(NamedTuple):
     how: str = TOGETHER
     notes: tuple[str, ...] = ()
     """What had to be changed."""
+    is_given: bool = False
+    """Whether it is just as the table has it, its name apart."""
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """Where its chunks end; those of one chunk are all cut alike."""
+        return () if self.data.num_chunks <= 1 else tuple([len(chunk) for chunk in self.data.chunks])
 
 
 def resolve(obj: Object, *, strict: bool = True) -> Any:
@@ -94,18 +101,18 @@ def fit(polars: Any, table: pa.Table, strict: bool, ours: bool = False) -> list[
 
 def frame_of(polars: Any, table: pa.Table, columns: list[Column]) -> Any:
     """The data frame of a table's fitted columns."""
-    groups: dict[tuple[int, ...], list[Column]] = {}  # columns cut alike go over together and stay so
+    groups: dict[tuple[int, ...], list[Column]] = {}  # columns cut alike go over together, and stay so
     for column in columns:
         if column.how is TOGETHER:
-            groups.setdefault(tuple(len(chunk) for chunk in column.data.chunks), []).append(column)
+            groups.setdefault(column.cut, []).append(column)
     if len(groups) <= 1 and sum(map(len, groups.values())) == len(columns):
+        names = [column.field.name for column in columns]
+        if columns and all(column.is_given for column in columns) and names == table.schema.names:
+            return _over(polars, table)
         return _together(polars, columns, table.num_rows)
     made = {cut: iter(_together(polars, some, table.num_rows).iter_columns()) for cut, some in groups.items()}
     series = [
-        next(made[tuple(len(chunk) for chunk in one.data.chunks)])
-        if one.how is TOGETHER
-        else _MAKERS[one.how](polars, one)
-        for one in columns
+        next(made[one.cut]) if one.how is TOGETHER else _MAKERS[one.how](polars, one) for one in columns
     ]
     names = [one.field.name for one in columns]
     if _need_other(names):
@@ -122,7 +129,7 @@ def _renamed(frame: Any, names: list[str]) -> Any:
 
 def _need_other(names: list[str]) -> bool:
     """Whether polars would change names: one of no text gets some, one with a NUL ends there."""
-    return any(not name or "\0" in name for name in names)
+    return "" in names or "\0" in "".join(names)
 
 
 def _names(names: list[str], strict: bool) -> list[str]:
@@ -140,7 +147,7 @@ def _names(names: list[str], strict: bool) -> list[str]:
 def _fitted(polars: Any, field: pa.Field, data: pa.ChunkedArray, strict: bool, ours: bool) -> Column:
     if is_held(field.type):
         objects = ours and marker(field) == OBJECT
-        return Column(field, data, OBJECTS if objects else TOGETHER)
+        return Column(field, data, OBJECTS if objects else TOGETHER, is_given=not objects)
     if is_text_dictionary(field.type):
         return _categories(polars, field, data, strict)
     if types.is_fixed_size_list(field.type) and not field.type.list_size:
@@ -298,19 +305,24 @@ def _as_unsigned(indices: pa.Array, entries: int) -> pa.Array:
 
 def _together(polars: Any, columns: list[Column], num_rows: int) -> Any:
     """Columns that polars takes as they are, in one call."""
-    schema = pa.schema([column.field for column in columns])
     if not columns:
-        return polars.from_arrow(pa.table({"": pa.nulls(num_rows)}).select([]), rechunk=False)
-    names = schema.names
+        return _over(polars, pa.table({"": pa.nulls(num_rows)}).select([]))
+    schema = pa.schema([column.field for column in columns])
+    return _over(polars, pa.Table.from_arrays([column.data for column in columns], schema=schema))
+
+
+def _over(polars: Any, table: pa.Table) -> Any:
+    """A table that polars takes as it is, under whatever names."""
+    names = table.schema.names
     if _need_other(names):
-        schema = pa.schema([field.with_name(f"{i}") for i, field in enumerate(schema)])
-    table = pa.Table.from_arrays([column.data for column in columns], schema=schema)
+        schema = pa.schema([field.with_name(f"{i}") for i, field in enumerate(table.schema)])
+        table = pa.Table.from_arrays(table.columns, schema=schema)
     try:
         return _renamed(polars.from_arrow(table, rechunk=False), names)
     except Exception as error:
-        types_said = ", ".join([f"{field.name!r}: {field.type}" for field in schema][:20])
+        kinds = ", ".join([f"{field.name!r}: {field.type}" for field in table.schema][:20])
         raise NotConvertible(
-            f"polars refuses these columns ({types_said}): {error}", hint="take it as Arrow: obj.to_arrow()"
+            f"polars refuses these columns ({kinds}): {error}", hint="take it as Arrow: obj.to_arrow()"
         ) from error
 
 

@@ -110,10 +110,16 @@ class Table(Object):
         return self.to("pandas", dtype_backend=dtype_backend, strict=strict, **options)
 
     def to_polars(self, **options: Any) -> Any:
-        """A polars data frame that shares the store's memory wherever polars' types allow.
+        """A polars data frame, or the series that was put as one, that shares the store's memory wherever
+        polars' types allow; ``conversion_report("polars")`` tells where.
+
+        Args:
+            options: ``strict=False`` converts what polars has no equal of, keeping all values, instead of
+                refusing it.
 
         Raises:
             MissingExtra: polars is not installed.
+            NotConvertible: polars cannot hold it; names the column and its type.
         """
         return self.to("polars", **options)
 
