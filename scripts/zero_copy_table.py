@@ -198,10 +198,11 @@ def state_of(shared: int, copied: int) -> str:
 
 
 def unless_strict(obj: Table, form: str) -> str:
-    """What becomes of a column that is refused, where it can be asked for."""
-    if form != "polars":
+    """What becomes of a column that is refused, where that can be asked for."""
+    if form not in REPORTS:
         return ""
-    report = obj.conversion_report("polars", strict=False)
+    connector, options = REPORTS[form]
+    report = obj.conversion_report(connector, **options, strict=False)
     return f"with `strict=False`: {report.columns[0].reason}"
 
 
