@@ -45,8 +45,9 @@ class Connector:
     """Qualified names (``module.QualName``) of the types that `build` takes: these, not their subclasses."""
     build: Callable[..., Any]
     """``build(value, *, pickle: bool)``: something the store takes by itself; may share memory with `value`,
-    which lives until it is stored. Raises NotStorable, naming the column. Without `pickle`, nothing in it may
-    be a pickle."""
+    which lives until it is stored. Raises NotStorable, naming the column; then the value is pickled where
+    that is allowed, unless the error's `pickle_helps` is False. Without `pickle`, nothing in it may be a
+    pickle."""
     resolve: Callable[..., Any]
     """``resolve(obj, **options)``: the value of a stored object, sharing its memory wherever the library can.
     """
@@ -62,9 +63,14 @@ class Connector:
 
 _OWN = {"pandas": "flightstore.connectors.pandas", "polars": "flightstore.connectors.polars"}
 _OWN_TYPES = {
-    "pandas.DataFrame": "pandas",
-    "pandas.core.frame.DataFrame": "pandas",
+    **dict.fromkeys(
+        [f"pandas.{name}" for name in ("DataFrame", "Series", "Index", "RangeIndex", "MultiIndex")]
+        + [f"pandas.{name}Index" for name in ("Categorical", "Datetime", "Timedelta", "Period", "Interval")],
+        "pandas",
+    ),
     "polars.dataframe.frame.DataFrame": "polars",
+    "polars.series.series.Series": "polars",
+    "polars.lazyframe.frame.LazyFrame": "polars",
 }
 """Types of our own connectors, known before their modules are loaded."""
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from flightstore.cli import exits, files
+from flightstore.cli import exits, formats
 from flightstore.cli.main import cli
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -54,9 +54,9 @@ def test_every_exit_code_and_format_is_in_the_reference() -> None:
         value = getattr(exits, name)
         if isinstance(value, int):
             assert f"| {value} |" in text, name
-    for file_format in files.FORMATS:
+    for file_format in formats.FORMATS:
         assert f"| `{file_format}`" in text, file_format
-    for extension in files.EXTENSIONS:
+    for extension in (*formats.EXTENSIONS, *(f".{packing}" for packing in formats.PACKINGS)):
         assert f"`{extension}`" in text, extension
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flightstore.cli import files, writers
+from flightstore.cli import formats, readers, writers
 from flightstore.errors import InvalidArgument
 
 
@@ -34,7 +34,7 @@ def table() -> pa.Table:
 def round_trip(value: pa.Table, file_format: str) -> pa.Table:
     file = io.BytesIO()
     writers.write_table(value, file, file_format, ignore)
-    return files.read_table(io.BytesIO(file.getvalue()), file_format, "it", ignore)
+    return readers.read_table(io.BytesIO(file.getvalue()), file_format, "it", ignore)
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.gz", "arrow", "arrows"])
@@ -84,14 +84,14 @@ def test_either_arrow_format_is_told_by_its_content() -> None:
         with make(sink, table().schema) as writer:
             writer.write_table(table())
         for named in ("arrow", "arrows"):
-            assert files.read_table(io.BytesIO(file.getvalue()), named, "it", ignore).equals(table())
+            assert readers.read_table(io.BytesIO(file.getvalue()), named, "it", ignore).equals(table())
 
 
 def test_csv_types_come_from_the_whole_file() -> None:
     rows = "\n".join(str(number) for number in range(2_000_000))
     text = f"x\n{rows}\n0.5\n".encode()
     assert len(text) > 8 << 20, "the decimal point must lie beyond the first block"
-    back = files.read_table(io.BytesIO(text), "csv", "it", ignore)
+    back = readers.read_table(io.BytesIO(text), "csv", "it", ignore)
     assert back.schema.field("x").type == pa.float64()
 
 
@@ -99,20 +99,20 @@ def test_csv_types_come_from_the_whole_file() -> None:
 def test_a_line_longer_than_a_block(file_format: str) -> None:
     long = "x" * (20 << 20)
     text = f'a,b\n1,"{long}"\n' if file_format == "csv" else f'{{"a": 1, "b": "{long}"}}\n'
-    back = files.read_table(io.BytesIO(text.encode()), file_format, "it", ignore)
+    back = readers.read_table(io.BytesIO(text.encode()), file_format, "it", ignore)
     assert back["b"].to_pylist() == [long]
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv.gz", "arrow", "arrows", "jsonl"])
 def test_what_is_not_in_the_format_says_so(file_format: str) -> None:
-    with pytest.raises(files.FileUnreadable, match=f"it cannot be read as {file_format}") as caught:
-        files.read_table(io.BytesIO(b"\x00this is nothing of the kind\n"), file_format, "it", ignore)
+    with pytest.raises(readers.FileUnreadable, match=f"it cannot be read as {file_format}") as caught:
+        readers.read_table(io.BytesIO(b"\x00this is nothing of the kind\n"), file_format, "it", ignore)
     assert "--raw" in caught.value.hint
 
 
 def test_ragged_csv_says_where() -> None:
-    with pytest.raises(files.FileUnreadable, match="Expected 2 columns, got 3"):
-        files.read_table(io.BytesIO(b"a,b\n1,2\n1,2,3\n"), "csv", "it", ignore)
+    with pytest.raises(readers.FileUnreadable, match="Expected 2 columns, got 3"):
+        readers.read_table(io.BytesIO(b"a,b\n1,2\n1,2,3\n"), "csv", "it", ignore)
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "arrow", "arrows", "csv.gz"])
@@ -121,8 +121,8 @@ def test_a_truncated_file_is_not_read_in_part(file_format: str, tmp_path: Path) 
     with path.open("wb") as file:
         writers.write_table(pa.table({"x": list(range(100_000))}), file, file_format, ignore)
     content = path.read_bytes()
-    with pytest.raises(files.FileUnreadable):
-        files.read_table(io.BytesIO(content[: len(content) // 2]), file_format, "it", ignore)
+    with pytest.raises(readers.FileUnreadable):
+        readers.read_table(io.BytesIO(content[: len(content) // 2]), file_format, "it", ignore)
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl", "arrow", "arrows", "csv.gz"])
@@ -132,7 +132,7 @@ def test_reading_reports_all_bytes(file_format: str, tmp_path: Path) -> None:
         writers.write_table(pa.table({"x": list(range(300_000))}), file, file_format, ignore)
     seen: list[int] = []
     with path.open("rb") as file:
-        files.read_table(file, file_format, "it", seen.append)
+        readers.read_table(file, file_format, "it", seen.append)
     assert len(seen) > 1
     assert sum(seen) == pytest.approx(path.stat().st_size, rel=0.05)
 
@@ -144,7 +144,7 @@ def test_reading_parquet_reports_each_row_group(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": list(range(100_000))}), path, row_group_size=10_000)
     seen: list[int] = []
     with path.open("rb") as file:
-        files.read_table(file, "parquet", "it", seen.append)
+        readers.read_table(file, "parquet", "it", seen.append)
     assert len(seen) == 10
     assert 0.5 * path.stat().st_size < sum(seen) <= path.stat().st_size
 
@@ -191,8 +191,8 @@ def test_json_cannot_hold_two_columns_of_one_name() -> None:
     ],
 )
 def test_format_and_name_by_extension(path: str, file_format: str | None, stem: str) -> None:
-    assert files.detect_format(path) == file_format
-    assert files.stem(path) == stem
+    assert formats.detect_format(path) == file_format
+    assert formats.stem(path) == stem
 
 
 def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
