@@ -103,7 +103,7 @@ def decode_plain(column: pa.Array | pa.ChunkedArray, wanted: Conversion = DEFAUL
             return found
     if kind in NUMPY_TYPES:
         return _decode_fixed(joined(column))
-    if _is_string(kind) and pd.get_option("future.infer_string"):
+    if _is_string(kind) and _infers_strings():
         return pd.StringDtype(na_value=np.nan).__from_arrow__(column)
     if pa.types.is_boolean(kind) or _is_bool8(kind):
         return _decode_bool(joined(column))
@@ -112,6 +112,11 @@ def decode_plain(column: pa.Array | pa.ChunkedArray, wanted: Conversion = DEFAUL
     if pa.types.is_dictionary(kind):
         return _decode_dictionary(column, wanted)
     return _decode_other(column)
+
+
+def _infers_strings() -> bool:
+    """Whether pandas reads text as its `str` dtype: from version 3 on, where asking it is deprecated."""
+    return int(pd.__version__.partition(".")[0]) >= 3 or bool(pd.get_option("future.infer_string"))
 
 
 def _is_string(kind: pa.DataType) -> bool:

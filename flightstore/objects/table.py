@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flightstore.errors import InvalidArgument
+from flightstore.errors import InvalidArgument, NotConvertible
 from flightstore.objects.base import KIND_COMPOSED, Handle, Object
 from flightstore.objects.composition import open_composed
 from flightstore.objects.ipc import (
@@ -91,22 +91,29 @@ class Table(Object):
         return names
 
     def to_pandas(self, **options: Any) -> Any:
-        """A pandas data frame; numeric columns without nulls and of one batch share the store's memory,
-        read-only.
+        """A pandas data frame that shares the store's memory wherever pandas' types allow, and can be
+        modified: what is touched is copied first. What was put as a series or an index comes back as one.
 
         Args:
-            options: Handed to ``pyarrow.Table.to_pandas``; `split_blocks` is True unless given.
+            options: ``dtype_backend="pyarrow"`` shares nearly all columns; ``strict=False`` converts what
+                pandas cannot hold; see ``flightstore.connectors.pandas``.
 
         Raises:
             MissingExtra: pandas is not installed.
+            NotConvertible: pandas cannot hold a column; names it and its type.
         """
         return self.to("pandas", **options)
 
     def to_polars(self, **options: Any) -> Any:
-        """A polars data frame that shares the store's memory wherever polars' types allow.
+        """A polars data frame that shares the store's memory wherever polars' types allow. What was put as a
+        series comes back as one.
+
+        Args:
+            options: ``strict=False`` converts what polars cannot hold; see ``flightstore.connectors.polars``.
 
         Raises:
             MissingExtra: polars is not installed.
+            NotConvertible: polars cannot hold a column; names it and its type.
         """
         return self.to("polars", **options)
 
@@ -116,6 +123,7 @@ class Table(Object):
 
         Raises:
             InvalidArgument: the table has not exactly one column.
+            NotConvertible: NumPy cannot hold its type; names it.
         """
         table = self.to_arrow()
         if table.num_columns != 1:
@@ -124,11 +132,17 @@ class Table(Object):
                 hint="take the column: obj.to_arrow()['name'].to_numpy()",
             )
         column = table.column(0)
-        if column.num_chunks == 1:
-            array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
-            return array
-        gathered: np.ndarray[Any, Any] = column.to_numpy()
-        return gathered
+        try:
+            if column.num_chunks == 1:
+                array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
+                return array
+            gathered: np.ndarray[Any, Any] = column.to_numpy()
+            return gathered
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise NotConvertible(
+                f"column {table.column_names[0]!r} is of type {column.type}, which NumPy cannot hold",
+                hint="obj.to_arrow() holds everything",
+            ) from error
 
     def _value(self) -> Any:
         handle = self._live
