@@ -79,7 +79,9 @@ def _table(polars: Any, frame: Any, special: dict[str, str], pickle: bool) -> pa
     fields, columns = [], []
     for series in frame.iter_columns():
         if series.name not in special:
-            field, column = schema.field(series.name), pa.chunked_array(series)
+            # Each chunk of a Categorical would have categories of its own, and other codes.
+            whole = series.rechunk() if type(series.dtype).__name__ == "Categorical" else series
+            field, column = schema.field(series.name), pa.chunked_array(whole)
         elif special[series.name] in WIDE:
             field, column = export_wide(series)
         else:

@@ -23,7 +23,7 @@ def convert(array: pa.Array, to: pa.DataType) -> pa.Array:
         pyarrow.ArrowInvalid: a value does not fit.
     """
     kind = array.type
-    if kind == to and not _is_loose(array):
+    if kind.equals(to, check_metadata=True) and not _is_loose(array):
         return array
     for check, change in _CHANGES:
         if check(kind):

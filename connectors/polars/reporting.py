@@ -11,7 +11,15 @@ from pyarrow import types
 
 from flightstore.connectors.polars.building import parts
 from flightstore.connectors.polars.markers import OWN_KEYS, is_text_dictionary
-from flightstore.connectors.polars.resolving import CODES, OBJECTS, Column, fit, frame_of
+from flightstore.connectors.polars.resolving import (
+    CODES,
+    EMPTY_ARRAYS,
+    OBJECTS,
+    Column,
+    fit,
+    frame_of,
+    table_of,
+)
 from flightstore.connectors.polars.wide import export_wide, has_wide
 from flightstore.objects.base import Object
 from flightstore.objects.extras import require
@@ -29,7 +37,8 @@ def report(obj: Object, *, strict: bool = True) -> ConversionReport:
         MissingExtra, NotConvertible: as ``to_polars``.
     """
     polars = require("polars", "the conversion report")
-    table, columns = fit(polars, obj, strict)
+    table, ours = table_of(obj)
+    columns = fit(polars, table, strict, ours)
     series = frame_of(polars, table, columns).iter_columns()
     found = zip(table.schema, table.columns, columns, series, strict=True)
     return ConversionReport("polars", tuple(_measured(*one) for one in found))
@@ -39,7 +48,7 @@ def _measured(given: pa.Field, data: pa.ChunkedArray, column: Column, series: An
     stored = _Ranges([buffer for chunk in data.chunks for buffer in chunk.buffers() if buffer is not None])
     shared = copied = 0
     if column.how == OBJECTS:
-        copied = data.nbytes
+        copied = data.get_total_buffer_size()
     else:
         for address, size in _spans(series):
             if stored.hold(address, size):
@@ -48,7 +57,7 @@ def _measured(given: pa.Field, data: pa.ChunkedArray, column: Column, series: An
                 copied += size
     reason = _reason(given, column, series, copied)
     if column.how == CODES and data.num_chunks:
-        copied += data.chunk(0).dictionary.nbytes
+        copied += data.chunk(0).dictionary.get_total_buffer_size()
     return ColumnConversion(given.name, str(given.type), shared, copied, reason)
 
 
@@ -91,8 +100,12 @@ def _reason(given: pa.Field, column: Column, series: Any, copied: int) -> str:
     said = [note.removeprefix(f"{given.name}: ") for note in column.notes]
     if column.how == CODES:
         said.append("polars keeps the categories itself" + (" and numbers them anew" if copied else ""))
+    elif column.how == EMPTY_ARRAYS:
+        said.append("polars reads no arrays of width 0: they are made anew")
     else:
         said += dict.fromkeys(words for kind in _kinds(column.field) if (words := _words(kind)))
+    if copied and not said:
+        said.append("null masks of fields are made anew" if _has_struct(column.field) else "polars copies it")
     if isinstance(given.type, pa.BaseExtensionType) and not hasattr(series.dtype, "ext_name"):
         said.append(f"the extension type {given.type.extension_name} is lost")
     if not given.nullable:
@@ -129,3 +142,7 @@ def _words(kind: pa.DataType) -> str:
     if is_text_dictionary(kind):
         return "polars keeps the categories itself and numbers them anew"
     return "the dictionary is decoded" if types.is_dictionary(kind) else ""
+
+
+def _has_struct(field: pa.Field) -> bool:
+    return any(types.is_struct(kind) for kind in _kinds(field))

@@ -32,7 +32,7 @@ from flightstore.errors import NotConvertible
 from flightstore.objects.base import Object
 from flightstore.objects.extras import require
 
-__all__ = ["Column", "fit", "frame_of", "resolve"]
+__all__ = ["CODES", "EMPTY_ARRAYS", "OBJECTS", "Column", "fit", "frame_of", "resolve", "table_of"]
 
 TOGETHER, CODES, WIDE, OBJECTS, EMPTY_ARRAYS = "together", "codes", "wide", "objects", "empty arrays"
 
@@ -62,42 +62,51 @@ def resolve(obj: Object, *, strict: bool = True) -> Any:
         NotConvertible: polars cannot hold it; names the column and its type.
     """
     polars = require("polars", "to_polars()")
-    table, columns = fit(polars, obj, strict)
-    frame = frame_of(polars, table, columns)
-    is_series = (table.schema.metadata or {}).get(KEY) == SERIES and len(columns) == 1
-    return frame.to_series() if is_series and _is_ours(obj) else frame
+    table, ours = table_of(obj)
+    frame = frame_of(polars, table, fit(polars, table, strict, ours))
+    is_series = (table.schema.metadata or {}).get(KEY) == SERIES and table.num_columns == 1
+    return frame.to_series() if is_series and ours else frame
 
 
-def fit(polars: Any, obj: Object, strict: bool) -> tuple[pa.Table, list[Column]]:
-    """The stored table, and its columns as polars can hold them.
+def table_of(obj: Object) -> tuple[pa.Table, bool]:
+    """The stored table, and whether `building` made it: of nobody else's making a pickle is unpickled.
+
+    Raises:
+        NotConvertible: it is no table.
+    """
+    if not hasattr(obj, "to_arrow") or not hasattr(obj, "num_columns"):
+        raise NotConvertible(f"{obj!r} is a {obj.kind}, no table", hint="obj.value() gives it as it was put")
+    return obj.to_arrow(), obj._live.record.origin == "polars"
+
+
+def fit(polars: Any, table: pa.Table, strict: bool, ours: bool = False) -> list[Column]:
+    """The columns as polars can hold them.
 
     Raises:
         NotConvertible: as :func:`resolve`.
     """
-    if not hasattr(obj, "to_arrow") or not hasattr(obj, "num_columns"):
-        raise NotConvertible(f"{obj!r} is a {obj.kind}, no table", hint="obj.value() gives it as it was put")
-    table = obj.to_arrow()
     names = _names(table.schema.names, strict)
-    ours = _is_ours(obj)
-    columns = [
+    return [
         _fitted(polars, field if field.name == name else field.with_name(name), data, strict, ours)
         for field, name, data in zip(table.schema, names, table.columns, strict=True)
     ]
-    return table, columns
-
-
-def _is_ours(obj: Object) -> bool:
-    """Whether `building` made it: whoever else writes a marker has no pickle unpickled."""
-    return obj._live.record.origin == "polars"
 
 
 def frame_of(polars: Any, table: pa.Table, columns: list[Column]) -> Any:
-    """The data frame of fitted columns."""
-    plain = [column for column in columns if column.how is TOGETHER]
-    if len(plain) == len(columns):
-        return _together(polars, plain, table.num_rows)
-    shared = iter(_together(polars, plain, table.num_rows).iter_columns())
-    series = [next(shared) if one.how is TOGETHER else _MAKERS[one.how](polars, one) for one in columns]
+    """The data frame of a table's fitted columns."""
+    groups: dict[tuple[int, ...], list[Column]] = {}  # columns cut alike go over together and stay so
+    for column in columns:
+        if column.how is TOGETHER:
+            groups.setdefault(tuple(len(chunk) for chunk in column.data.chunks), []).append(column)
+    if len(groups) <= 1 and sum(map(len, groups.values())) == len(columns):
+        return _together(polars, columns, table.num_rows)
+    made = {cut: iter(_together(polars, some, table.num_rows).iter_columns()) for cut, some in groups.items()}
+    series = [
+        next(made[tuple(len(chunk) for chunk in one.data.chunks)])
+        if one.how is TOGETHER
+        else _MAKERS[one.how](polars, one)
+        for one in columns
+    ]
     names = [one.field.name for one in columns]
     if _need_other(names):
         series = [one.alias(f"{i}") for i, one in enumerate(series)]
@@ -162,6 +171,8 @@ def _changed(
             hint="take it as Arrow: obj.to_arrow()",
         ) from error
     new, notes = _without_foreign_values(new, chunks, field.name, strict)
+    if notes:
+        chunks = [convert(chunk, new.type) for chunk in chunks]
     return Column(new, pa.chunked_array(chunks, new.type), TOGETHER, (*judge.notes, *notes))
 
 

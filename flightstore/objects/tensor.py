@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
-from flightstore.errors import NotConvertible, NotStorable
+from flightstore.errors import FlightStoreError, NotConvertible, NotStorable
 from flightstore.objects.arrays import CONTAINER_ARRAY, Parts, arrow_tensor, put_together, taken_apart
 from flightstore.objects.base import KIND_TENSOR, Object, Payload, aligned
 
@@ -53,7 +53,8 @@ class TensorLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_layout = msgspec.msgpack.Decoder(TensorLayout).decode
-_described: dict[np.dtype[Any], bytes] = {}
+_described: dict[Any, bytes] = {}
+"""Descriptions by dtype; of structures by what else tells them apart, too."""
 _dtypes: dict[bytes, np.dtype[Any]] = {}
 CACHED_DTYPES = 256
 
@@ -128,7 +129,8 @@ def _rows(array: np.ndarray[Any, Any]) -> tuple[int, list[tuple[int, int]]]:
 
 def _describe(dtype: np.dtype[Any]) -> bytes:
     """The dtype's description; refuses a dtype that would not come back equal."""
-    known = _described.get(dtype)
+    key = dtype if dtype.kind != "V" else (dtype, dtype.type, tuple(_alignments(dtype)))
+    known = _described.get(key)
     if known is not None:
         return known
     if dtype.hasobject:
@@ -139,23 +141,64 @@ def _describe(dtype: np.dtype[Any]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a dtype's private metadata is not part of its equality
         try:
-            described = _encode(dtype_to_descr(dtype))
+            described = _encode(_description(dtype))
             restored = _restore(described)
-            same = restored == dtype and restored.type is dtype.type
+            # Records and plain structures are equal, and so are structures that are aligned and that are not.
+            same = restored == dtype and (
+                dtype.kind != "V"
+                or (restored.type is dtype.type and _alignments(restored) == _alignments(dtype))
+            )
         except (ValueError, TypeError) as error:
             raise NotStorable(f"dtype {dtype} has no portable description: {error}") from error
     if not same:
         raise NotStorable(f"dtype {dtype} has no portable description", hint="view it as a plain dtype")
     if len(_described) >= CACHED_DTYPES:
         _described.clear()
-    _described[dtype] = described
+    _described[key] = described
     return described
+
+
+def _alignments(dtype: np.dtype[Any]) -> list[bool]:
+    """Whether a structure is aligned, and those within it, depth first."""
+    found = [dtype.isalignedstruct]
+    if dtype.subdtype is not None:
+        found += _alignments(dtype.subdtype[0])
+    for name in dtype.names or ():
+        found += _alignments(dtype[name])
+    return found
+
+
+def _description(dtype: np.dtype[Any]) -> Any:
+    """What ``.npy`` files say of a dtype; for an aligned structure its fields, since those files do not say
+    that it is one.
+    """
+    if not dtype.isalignedstruct:
+        return dtype_to_descr(dtype)
+    fields = [(name, _description(dtype[name]), _offset(dtype, name)) for name in dtype.names or ()]
+    return {"aligned": fields, "itemsize": dtype.itemsize}
+
+
+def _offset(dtype: np.dtype[Any], name: str) -> int:
+    assert dtype.fields is not None
+    return dtype.fields[name][1]
+
+
+def _described_dtype(described: Any) -> np.dtype[Any]:
+    if not isinstance(described, dict):
+        return descr_to_dtype(_tuples(described))
+    names = [name for name, _, _ in described["aligned"]]
+    formats = [_described_dtype(inner) for _, inner, _ in described["aligned"]]
+    offsets = [offset for _, _, offset in described["aligned"]]
+    itemsize = described["itemsize"]
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize, "aligned": True}  # type: ignore[call-overload]
+    )
 
 
 def _restore(described: bytes) -> np.dtype[Any]:
     known = _dtypes.get(described)
     if known is None:
-        known = descr_to_dtype(_tuples(msgspec.msgpack.decode(described)))
+        known = _described_dtype(msgspec.msgpack.decode(described))
         if len(_dtypes) >= CACHED_DTYPES:
             _dtypes.clear()
         _dtypes[described] = known
@@ -175,8 +218,10 @@ def _tuples(descr: Any, *, inner: bool = False) -> Any:
     return [_tuples(field, inner=True) for field in descr]
 
 
-class _NotExportable(NotConvertible, BufferError):
-    """A protocol between libraries cannot hand this tensor over; BufferError is what they expect."""
+class _NotExportable(FlightStoreError, BufferError):
+    """A protocol between libraries cannot hand this tensor over. BufferError is what they expect; at a
+    TypeError, consumers of DLPack try again the way of its earlier versions.
+    """
 
 
 class Tensor(Object):
