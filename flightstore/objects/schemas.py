@@ -26,7 +26,16 @@ EXTENSION_KEY = b"ARROW:extension:name"
 class KnownSchema:
     """A schema, its message as stored, and how its latest small batches were laid out."""
 
-    __slots__ = ("fingerprint", "has_dictionaries", "has_views", "message", "plan", "schema", "seen")
+    __slots__ = (
+        "fingerprint",
+        "has_dictionaries",
+        "has_views",
+        "inexpressible",
+        "message",
+        "plan",
+        "schema",
+        "seen",
+    )
 
     def __init__(self, schema: pa.Schema, message: bytes) -> None:
         self.schema = schema
@@ -34,6 +43,8 @@ class KnownSchema:
         self.fingerprint = fingerprint_of(message)
         self.has_dictionaries = contains(schema, pa.types.is_dictionary)
         self.has_views = contains(schema, is_view)
+        self.inexpressible = inexpressible(schema)
+        """What Arrow's stream format has no words for."""
         self.plan: Any = None
         """See objects.ipc."""
         self.seen = b""
@@ -94,6 +105,42 @@ def storage(kind: pa.DataType) -> pa.DataType:
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     return kind
+
+
+def inexpressible(schema: pa.Schema) -> str | None:
+    """What about a schema Arrow's stream format has no words for, though Arrow's writer takes it; None if
+    nothing.
+
+    The schema message says a field's name of one extension type, and one dictionary's values: an extension
+    within an extension, and dictionaries of dictionaries or of extensions, come back as something else.
+    """
+    for field in schema:
+        what = _inexpressible(field.type)
+        if what is not None:
+            return f"column {field.name!r} of type {field.type}: {what}"
+    return None
+
+
+def _inexpressible(kind: pa.DataType) -> str | None:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+        if isinstance(kind, pa.BaseExtensionType):
+            return "an extension type over an extension type"
+    if pa.types.is_dictionary(kind):
+        values = kind.value_type
+        if _holds(values, pa.types.is_dictionary) or _holds(
+            values, lambda inner: isinstance(inner, pa.BaseExtensionType)
+        ):
+            return "a dictionary of dictionaries or of extension types"
+        return None
+    found = (_inexpressible(kind.field(index).type) for index in range(kind.num_fields))
+    return next((what for what in found if what is not None), None)
+
+
+def _holds(kind: pa.DataType, predicate: Callable[[pa.DataType], bool]) -> bool:
+    if predicate(kind) or isinstance(kind, pa.BaseExtensionType):
+        return True
+    return any(_holds(kind.field(index).type, predicate) for index in range(kind.num_fields))
 
 
 def nested_types(kind: pa.DataType) -> Iterator[pa.DataType]:

@@ -169,13 +169,15 @@ def _alignments(dtype: np.dtype[Any]) -> list[bool]:
 
 
 def _description(dtype: np.dtype[Any]) -> Any:
-    """What ``.npy`` files say of a dtype; for an aligned structure its fields, since those files do not say
-    that it is one.
+    """What ``.npy`` files say of a dtype; for a structure that is aligned, or holds one, its fields: those
+    files do not say so.
     """
-    if not dtype.isalignedstruct:
+    if dtype.subdtype is not None:
+        return {"array": _description(dtype.subdtype[0]), "shape": dtype.shape}
+    if not any(_alignments(dtype)):
         return dtype_to_descr(dtype)
     fields = [(name, _description(dtype[name]), _offset(dtype, name)) for name in dtype.names or ()]
-    return {"aligned": fields, "itemsize": dtype.itemsize}
+    return {"aligned": dtype.isalignedstruct, "fields": fields, "itemsize": dtype.itemsize}
 
 
 def _offset(dtype: np.dtype[Any], name: str) -> int:
@@ -186,12 +188,17 @@ def _offset(dtype: np.dtype[Any], name: str) -> int:
 def _described_dtype(described: Any) -> np.dtype[Any]:
     if not isinstance(described, dict):
         return descr_to_dtype(_tuples(described))
-    names = [name for name, _, _ in described["aligned"]]
-    formats = [_described_dtype(inner) for _, inner, _ in described["aligned"]]
-    offsets = [offset for _, _, offset in described["aligned"]]
-    itemsize = described["itemsize"]
+    if "array" in described:
+        return np.dtype((_described_dtype(described["array"]), tuple(described["shape"])))
+    fields = described["fields"]
     return np.dtype(
-        {"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize, "aligned": True}  # type: ignore[call-overload]
+        {
+            "names": [name for name, _, _ in fields],
+            "formats": [_described_dtype(inner) for _, inner, _ in fields],
+            "offsets": [offset for _, _, offset in fields],
+            "itemsize": described["itemsize"],
+        },
+        align=described["aligned"],
     )
 
 

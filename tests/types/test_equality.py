@@ -105,6 +105,8 @@ SAME: dict[str, Callable[[], Pair]] = {
         np.frombuffer(b"\1" + b"\0" * 7 + b"\2" * 8, np.dtype([("a", "i1"), ("b", "i8")], align=True)),
         np.frombuffer(b"\1" + b"\7" * 7 + b"\2" * 8, np.dtype([("a", "i1"), ("b", "i8")], align=True)),
     ),
+    "long and long long": lambda: (np.zeros(1, "l"), np.zeros(1, "q")),
+    "long and long long, swapped": lambda: tuple(np.zeros(1, np.dtype(c).newbyteorder(">")) for c in "LQ"),
     "objects": lambda: (np.array([None, NAN, "x"], object), np.array([None, NAN, "x"], object)),
     "containers": lambda: ({"a": [1, BYTES]}, {"a": [1, BYTES.slice(0)]}),
     "scalars": lambda: (encoded([1], ["a", "b"])[0], encoded([0], ["b"])[0]),
@@ -329,6 +331,39 @@ DIFFERENT: dict[str, tuple[Callable[[], Pair], str]] = {
             np.zeros(1, [("x", np.dtype([("a", "i4")]))]),
         ),
         "field 'x'",
+    ),
+    "offset of a field": (
+        lambda: (
+            np.zeros(1, {"names": ["a"], "formats": ["i1"], "offsets": [0], "itemsize": 4}),
+            np.zeros(1, {"names": ["a"], "formats": ["i1"], "offsets": [1], "itemsize": 4}),
+        ),
+        "field 'a'",
+    ),
+    "size of a structure": (
+        lambda: (
+            np.zeros(1, {"names": ["a"], "formats": ["i1"], "itemsize": 4}),
+            np.zeros(1, {"names": ["a"], "formats": ["i1"], "itemsize": 8}),
+        ),
+        "itemsize",
+    ),
+    "title of a field": (
+        lambda: (np.zeros(1, [(("t", "a"), "i1")]), np.zeros(1, [(("u", "a"), "i1")])),
+        "field 'a'",
+    ),
+    "shape of a field": (
+        lambda: (np.zeros(1, [("a", "i1", (2, 3))]), np.zeros(1, [("a", "i1", (3, 2))])),
+        "field 'a'",
+    ),
+    "byte order of a field": (
+        lambda: (np.zeros(1, [("a", "<i2", 2)]), np.zeros(1, [("a", ">i2", 2)])),
+        "field 'a'",
+    ),
+    "what stands for missing": (
+        lambda: (
+            np.array(["a"], np.dtypes.StringDType()),
+            np.array(["a"], np.dtypes.StringDType(na_object=None)),
+        ),
+        "na_object",
     ),
     "field names": (lambda: (np.zeros(1, [("a", "i4")]), np.zeros(1, [("b", "i4")])), "'a'"),
     "shape": (lambda: (np.zeros((2, 3)), np.zeros((3, 2))), r"shape \(2, 3\)"),

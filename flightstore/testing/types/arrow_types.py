@@ -271,4 +271,4 @@ def _samples() -> Iterator[tuple[str, Sample]]:
 
 
 SAMPLES: dict[str, Sample] = dict(_samples())
-"""Arrays by the name of their type; each call makes a new one, over memory of its own."""
+"""Arrays by the name of their type; each call makes a new one."""

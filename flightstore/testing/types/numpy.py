@@ -5,8 +5,8 @@ Calls nothing else of ours. Elements are all the bit patterns that a dtype may h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,8 +44,8 @@ STRUCTURES: dict[str, Any] = {
 
 
 def _dtypes() -> Iterator[tuple[str, Dtype]]:
-    for code in (*NUMBERS, *OTHERS):
-        yield str(np.dtype(code)), np.dtype(code)
+    yield from ((np.dtype(code).type.__name__, np.dtype(code)) for code in NUMBERS)
+    yield from ((str(np.dtype(code)), np.dtype(code)) for code in OTHERS)
     for kind in "Mm":
         yield from ((f"{kind}8[{unit}]", np.dtype(f"{kind}8[{unit}]")) for unit in TIME_UNITS)
     for code in ("h", "Q", "e", "d", "D", "U3", "M8[ns]"):
@@ -153,27 +153,32 @@ CATALOGUE: dict[str, Callable[[], Array]] = dict(_entries())
 """Arrays by name; each call makes a new one."""
 
 
+def _in_both_orders(codes: Iterable[str]) -> SearchStrategy[Dtype]:
+    plain = [np.dtype(code) for code in codes]
+    return st.sampled_from([*plain, *(dtype.newbyteorder(">") for dtype in plain)])
+
+
+@cache
 def dtypes(*, max_depth: int = 2) -> SearchStrategy[Dtype]:
     """Dtypes of every kind but Python objects, in either byte order; structures nested, aligned or not."""
-    plain = st.sampled_from([np.dtype(code) for code in (*NUMBERS, *OTHERS)])
-    times = st.builds("{}8[{}]".format, st.sampled_from("Mm"), st.sampled_from(TIME_UNITS)).map(np.dtype)
-    texts = st.builds("{}{}".format, st.sampled_from("SUV"), st.integers(1, 9)).map(np.dtype)
-    scalars = st.builds(
-        lambda dtype, order: dtype.newbyteorder(order), plain | times | texts, st.sampled_from("=<>")
-    )
-    return scalars | scalars | _structures(max_depth) if max_depth else scalars
+    times = _in_both_orders(f"{kind}8[{unit}]" for kind in "Mm" for unit in TIME_UNITS)
+    texts = _in_both_orders(f"{kind}{size}" for kind in "SUV" for size in range(1, 9))
+    scalars = _in_both_orders((*NUMBERS, *OTHERS)) | times | texts
+    return scalars | _structures(max_depth) if max_depth else scalars
+
+
+_NAMES = st.lists(st.sampled_from(["a", "b", "c", "\u00fc", "x y"]), unique=True, max_size=3)
+_SUBARRAYS = st.just(()) | st.just(()) | npst.array_shapes(max_dims=2, max_side=2)
 
 
 @st.composite
 def _structures(draw: DrawFn, max_depth: int) -> Dtype:
-    names = draw(
-        st.lists(
-            st.sampled_from(["a", "b", "c", "ü"]) | st.text(min_size=1, max_size=3), unique=True, max_size=3
-        )
-    )
-    shapes = st.just(()) | st.just(()) | npst.array_shapes(max_dims=2, max_side=2)
-    fields = [(name, draw(dtypes(max_depth=max_depth - 1)), draw(shapes)) for name in names]
+    inner = dtypes(max_depth=max_depth - 1)
+    fields = [(name, draw(inner), draw(_SUBARRAYS)) for name in draw(_NAMES)]
     return np.dtype(fields, align=draw(st.booleans()))
+
+
+_SHAPES = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
 
 
 @st.composite
@@ -181,7 +186,7 @@ def arrays(draw: DrawFn, dtype: Dtype | None = None) -> Array:
     """Arrays of a dtype, or of any: up to four dimensions, either order, cut, reversed, transposed."""
     if dtype is None:
         dtype = draw(dtypes())
-    array = np.zeros(draw(npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)), dtype)
+    array = np.zeros(draw(_SHAPES), dtype)
     _fill(draw, array)
     if draw(st.booleans()):
         array = np.asfortranarray(array)

@@ -52,12 +52,29 @@ def _shown(array: Array, at: tuple[int, ...]) -> str:
 
 
 def _dtype_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
-    if expected != actual or expected.str != actual.str:
-        return f"dtype {expected!r} became {actual!r}"
+    """How two dtypes differ. NumPy's equality leaves out alignment, and tells C's long from its long long."""
+    changed = f"dtype {expected!r} became {actual!r}"
+    if expected.subdtype is not None and actual.subdtype is not None:
+        if expected.shape != actual.shape:
+            return changed
+        return _dtype_difference(expected.base, actual.base)
+    if expected.names is None or actual.names is None:
+        same = expected == actual or (expected.kind in "iu" and expected.str == actual.str)
+        return "" if same else changed
+    if expected.names != actual.names or expected.itemsize != actual.itemsize:
+        return changed
     if expected.isalignedstruct != actual.isalignedstruct:
         return f"dtype {expected!r}: aligned={expected.isalignedstruct} became {actual.isalignedstruct}"
+    return _fields_difference(expected, actual)
+
+
+def _fields_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
+    before: Any = expected.fields
+    after: Any = actual.fields
     for name in expected.names or ():
-        if found := _dtype_difference(expected[name], actual[name]):
+        if before[name][1:] != after[name][1:]:  # offset and title
+            return f"field {name!r} of dtype {expected!r} became that of {actual!r}"
+        if found := _dtype_difference(before[name][0], after[name][0]):
             return f"field {name!r}: {found}"
     return ""
 

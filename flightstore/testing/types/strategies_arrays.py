@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -60,6 +61,7 @@ def _whole(kind: pa.DataType, size: int, nullable: bool) -> SearchStrategy[pa.Ar
     return _fixed(kind, size, nullable)
 
 
+@cache
 def _valid(size: int, nullable: bool) -> SearchStrategy[raw.Valid]:
     """No bitmap, one without nulls, any, or one of nothing else."""
     full = st.sampled_from([None, [True] * size])
@@ -69,6 +71,7 @@ def _valid(size: int, nullable: bool) -> SearchStrategy[raw.Valid]:
     return full | some | some | st.just([False] * size)
 
 
+@cache
 def _flags(size: int) -> SearchStrategy[list[bool]]:
     count = -(-size // 8)
     return st.binary(min_size=count, max_size=count).map(
@@ -76,6 +79,7 @@ def _flags(size: int) -> SearchStrategy[list[bool]]:
     )
 
 
+@cache
 def _numbers(size: int, least: int, most: int) -> SearchStrategy[list[int]]:
     return st.lists(st.integers(least, most), min_size=size, max_size=size)
 
@@ -118,6 +122,7 @@ def _limits(kind: pa.DataType) -> tuple[int, int, int] | None:
     return None
 
 
+@cache
 def _contents(kind: pa.DataType) -> SearchStrategy[bytes]:
     if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind):
         return st.binary(max_size=20)
@@ -140,6 +145,7 @@ def _byte_views(draw: DrawFn, kind: pa.DataType, size: int, nullable: bool) -> p
     return raw.byte_views(kind, values, valid, places=places, num_buffers=num_buffers)
 
 
+@cache
 def _lengths(size: int) -> SearchStrategy[list[int]]:
     return st.lists(st.sampled_from([0, 1, 1, 2, 3]), min_size=size, max_size=size)
 

@@ -6,6 +6,7 @@ May call extensions and arrow_nesting. Simple types come first everywhere: examp
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -49,11 +50,13 @@ FAMILIES: list[list[pa.DataType]] = [
 DECIMALS = ((pa.decimal128, 38), (pa.decimal256, 76), (pa.decimal64, 18), (pa.decimal32, 9))
 
 
+@cache
 def names() -> SearchStrategy[str]:
     """Names of fields, some of them the same."""
     return st.sampled_from(["a", "b", "", "\N{SNOWMAN}"]) | st.text(max_size=5)
 
 
+@cache
 def metadata() -> SearchStrategy[dict[bytes, bytes] | None]:
     """Metadata of fields and schemas; most often none."""
     some = st.dictionaries(st.binary(max_size=3), st.binary(max_size=3), max_size=2)
@@ -64,7 +67,7 @@ def metadata() -> SearchStrategy[dict[bytes, bytes] | None]:
 def fields(draw: DrawFn, kind: pa.DataType | None = None, *, max_depth: int = 2) -> pa.Field:
     """Fields of a type, or of any."""
     if kind is None:
-        kind = draw(data_types(max_depth=max_depth))
+        kind = draw(_types(max_depth))
     nullable = draw(st.sampled_from([True, True, False])) or not _can_be_required(kind)
     return pa.field(draw(names()), kind, nullable, draw(metadata()))
 
@@ -83,9 +86,21 @@ def data_types(draw: DrawFn, *, max_depth: int = 2) -> pa.DataType:
     """Arrow types of every family, nested at most `max_depth` times."""
     if max_depth <= 0 or not draw(st.booleans()):
         return draw(_leaf_types())
-    return draw(draw(st.sampled_from(_NESTED))(max_depth - 1))
+    return draw(draw(_NESTED_TYPES)(max_depth - 1))
 
 
+@cache
+def _types(max_depth: int) -> SearchStrategy[pa.DataType]:
+    """Made once: to make and check a strategy takes longer than to draw from it."""
+    return data_types(max_depth=max_depth)
+
+
+@cache
+def _fields(max_depth: int) -> SearchStrategy[pa.Field]:
+    return fields(max_depth=max_depth)
+
+
+@cache
 def _leaf_types() -> SearchStrategy[pa.DataType]:
     families = [*map(st.sampled_from, FAMILIES), _decimal_types()]
     return st.sampled_from(families).flatmap(lambda family: family)
@@ -100,29 +115,29 @@ def _decimal_types(draw: DrawFn) -> pa.DataType:
 @st.composite
 def _list_types(draw: DrawFn, max_depth: int) -> pa.DataType:
     make = draw(st.sampled_from([pa.list_, pa.large_list, pa.list_view, pa.large_list_view]))
-    return make(draw(fields(max_depth=max_depth)))
+    return make(draw(_fields(max_depth)))
 
 
 @st.composite
 def _fixed_list_types(draw: DrawFn, max_depth: int) -> pa.DataType:
-    return pa.list_(draw(fields(max_depth=max_depth)), draw(st.integers(0, 3)))
+    return pa.list_(draw(_fields(max_depth)), draw(st.integers(0, 3)))
 
 
 @st.composite
 def _struct_types(draw: DrawFn, max_depth: int) -> pa.DataType:
-    return pa.struct(draw(st.lists(fields(max_depth=max_depth), max_size=3)))
+    return pa.struct(draw(st.lists(_fields(max_depth), max_size=3)))
 
 
 @st.composite
 def _map_types(draw: DrawFn, max_depth: int) -> pa.DataType:
-    key = draw(data_types(max_depth=max_depth).filter(_can_be_required))
-    item = draw(fields(max_depth=max_depth)).with_name("value")
+    key = draw(_types(max_depth).filter(_can_be_required))
+    item = draw(_fields(max_depth)).with_name("value")
     return pa.map_(pa.field("key", key, nullable=False, metadata=draw(metadata())), item, draw(st.booleans()))
 
 
 @st.composite
 def _union_types(draw: DrawFn, max_depth: int) -> pa.DataType:
-    children = draw(st.lists(fields(max_depth=max_depth), min_size=1, max_size=3))
+    children = draw(st.lists(_fields(max_depth), min_size=1, max_size=3))
     codes = st.lists(st.integers(0, 127), min_size=len(children), max_size=len(children), unique=True)
     make = draw(st.sampled_from([pa.sparse_union, pa.dense_union]))
     return make(children, draw(codes))
@@ -130,14 +145,14 @@ def _union_types(draw: DrawFn, max_depth: int) -> pa.DataType:
 
 @st.composite
 def _dictionary_types(draw: DrawFn, max_depth: int) -> pa.DataType:
-    values = draw(data_types(max_depth=max_depth).filter(can_be_in_a_dictionary))
+    values = draw(_types(max_depth).filter(can_be_in_a_dictionary))
     return pa.dictionary(draw(st.sampled_from(INDEX_TYPES)), values, draw(st.booleans()))
 
 
 @st.composite
 def _run_end_types(draw: DrawFn, max_depth: int) -> pa.DataType:
     ends = draw(st.sampled_from([pa.int32(), pa.int16(), pa.int64()]))
-    return pa.run_end_encoded(ends, draw(data_types(max_depth=max_depth)))
+    return pa.run_end_encoded(ends, draw(_types(max_depth)))
 
 
 @st.composite
@@ -161,3 +176,4 @@ _NESTED: list[Callable[[int], SearchStrategy[Any]]] = [
     _run_end_types,
     _extension_types,
 ]
+_NESTED_TYPES = st.sampled_from(_NESTED)
