@@ -422,11 +422,15 @@ def make_pages() -> list[Page]:
             "connectors.md",
             "Connectors",
             "How types of other libraries become objects of the store, and come back. "
-            "[How to write one](../how-to/connectors.md). In `flightstore.connectors`.",
+            "[How to write one](../how-to/connectors.md). In `flightstore.connectors`.\n\n"
+            "flightstore's own are [pandas](#pandas) and [polars](#polars): below is what "
+            "`obj.to_pandas(...)` and `obj.to_polars(...)` take and do.",
             (
                 entry_of("flightstore/objects/connector.py", "Connector"),
                 entry_of("flightstore/objects/connector.py", "register"),
                 entry_of("flightstore/objects/connector.py", "unregister"),
+                entry_of("connectors/pandas.py", "resolve", "pandas"),
+                entry_of("connectors/polars/resolving.py", "resolve", "polars"),
             ),
         ),
     ]

@@ -34,6 +34,11 @@ Span = tuple[int, int]
 
 # --- what is put ---
 
+NUMBERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
+NUMBERS += [pa.float16(), pa.float32(), pa.float64()]
+ALIKE = {str(kind): "integers, floats" for kind in NUMBERS}
+"""Columns that share a row of the tables, since the same is true of all of them."""
+
 
 def columns() -> dict[str, pa.Array]:
     """A column of each type, by the words of the table."""
@@ -42,13 +47,15 @@ def columns() -> dict[str, pa.Array]:
     lists = [[int(n), int(n) + 1] for n in numbers]
     instants = pa.array(numbers, pa.timestamp("us"))
     plain: dict[str, pa.Array] = {
-        "integers, floats": pa.array(numbers, pa.int64()),
-        "the same, with nulls": with_nulls(pa.array(numbers, pa.int64())),
+        **{str(kind): pa.array(numbers % 100).cast(kind) for kind in NUMBERS},
+        "int64, with nulls": with_nulls(pa.array(numbers, pa.int64())),
         "bool": pa.array(numbers % 2 == 0),
         "timestamp": instants,
+        "timestamp of seconds": pa.array(numbers, pa.timestamp("s")),
         "timestamp with time zone": pa.array(numbers, pa.timestamp("us", "Europe/Paris")),
         "timestamp, with nulls": with_nulls(instants),
         "duration": pa.array(numbers, pa.duration("us")),
+        "duration of seconds": pa.array(numbers, pa.duration("s")),
         "date32": pa.array(numbers.astype("i4"), pa.date32()),
         "date64": pa.array(numbers * 86_400_000, pa.date64()),
         "time64": pa.array(numbers, pa.time64("us")),
@@ -179,8 +186,6 @@ def measure(obj: Table, form: str, ranges: list[Span]) -> Measured:
         spans = [(address, size) for address, size in FORMS[form](obj) if size]
     except fs.NotConvertible as error:
         return Measured("refused", unless_strict(obj, form) or error.message)
-    except pa.ArrowException as error:
-        return Measured("refused", str(error))
     shared = sum(any(first <= address < end for first, end in ranges) for address, _ in spans)
     state = state_of(shared, len(spans) - shared)
     if form not in REPORTS:
@@ -198,10 +203,11 @@ def state_of(shared: int, copied: int) -> str:
 
 
 def unless_strict(obj: Table, form: str) -> str:
-    """What becomes of a column that is refused, where it can be asked for."""
-    if form != "polars":
+    """What becomes of a column that is refused, where that can be asked for."""
+    if form not in REPORTS:
         return ""
-    report = obj.conversion_report("polars", strict=False)
+    connector, options = REPORTS[form]
+    report = obj.conversion_report(connector, **options, strict=False)
     return f"with `strict=False`: {report.columns[0].reason}"
 
 
@@ -225,11 +231,19 @@ def measure_all() -> dict[str, dict[str, Measured]]:
 
 
 def sharing_table(found: dict[str, dict[str, Measured]]) -> str:
-    """Type by library."""
+    """Type by library.
+
+    Raises:
+        ValueError: what ALIKE says is not so.
+    """
     lines = [f"| Arrow type | {' | '.join(FORMS)} |", "|---" * (len(FORMS) + 1) + "|"]
+    rows: dict[str, list[str]] = {}
     for words, row in found.items():
         states = [f"**{one.state}**" if one.state == "refused" else one.state for one in row.values()]
-        lines.append(f"| {words} | {' | '.join(states)} |")
+        known = rows.setdefault(ALIKE.get(words, words), states)
+        if known != states:
+            raise ValueError(f"{words} is not like the others of its row: {states}, {known}")
+    lines += [f"| {words} | {' | '.join(states)} |" for words, states in rows.items()]
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flightstore.errors import InvalidArgument
+from flightstore.errors import InvalidArgument, NotConvertible
 from flightstore.objects.base import KIND_COMPOSED, Handle, Object
 from flightstore.objects.composition import open_composed
 from flightstore.objects.ipc import (
@@ -129,6 +129,7 @@ class Table(Object):
 
         Raises:
             InvalidArgument: the table has not exactly one column.
+            NotConvertible: NumPy cannot hold its type; names it.
         """
         table = self.to_arrow()
         if table.num_columns != 1:
@@ -137,11 +138,17 @@ class Table(Object):
                 hint="take the column: obj.to_arrow()['name'].to_numpy()",
             )
         column = table.column(0)
-        if column.num_chunks == 1:
-            array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
-            return array
-        gathered: np.ndarray[Any, Any] = column.to_numpy()
-        return gathered
+        try:
+            if column.num_chunks == 1:
+                array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
+                return array
+            gathered: np.ndarray[Any, Any] = column.to_numpy()
+            return gathered
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise NotConvertible(
+                f"column {table.column_names[0]!r} is of type {column.type}, which NumPy cannot hold",
+                hint="obj.to_arrow() holds everything",
+            ) from error
 
     def _value(self) -> Any:
         handle = self._live
