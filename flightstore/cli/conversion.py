@@ -28,7 +28,10 @@ class Rule:
     plain: Callable[[Any], Any]
     """A type that is neither nested nor encoded -> the type it is written as, None if it cannot be."""
     nested: frozenset[str] = frozenset()
-    """Which nested types it has: ``list``, ``fixed``, ``struct``, ``map``."""
+    """Which nested types it has: ``list``, ``fixed``, ``struct``, ``map``.
+
+    ``records`` instead of ``map`` writes maps as lists of records of key and value.
+    """
     extensions: bool = False
     """Whether extension types stay what they are; otherwise their storage is written."""
     encoded: bool = False
@@ -127,7 +130,11 @@ def _target(kind: pa.DataType, rule: Rule) -> Any:
         return _struct_target(kind, rule)
     if types.is_map(kind):
         key, item = _target(kind.key_type, rule), _target(kind.item_type, rule)
-        return pa.map_(key, item) if "map" in rule.nested and key and item else None
+        if key is None or item is None or not rule.nested & {"map", "records"}:
+            return None
+        if "map" in rule.nested:
+            return pa.map_(key, item)
+        return pa.list_(pa.struct([pa.field("key", key), pa.field("value", item)]))
     if types.is_nested(kind):
         return _list_target(kind, rule)
     return rule.plain(kind)
@@ -248,12 +255,13 @@ def _wide_decimal(kind: pa.DataType) -> pa.DataType:
 
 
 _ALL_NESTED = frozenset({"list", "fixed", "struct", "map"})
+_RECORDS = frozenset({"list", "fixed", "struct", "records"})
 
 RULES: Mapping[str, Rule] = {
     "csv": Rule(_csv),
     "tsv": Rule(_csv),
-    "json": Rule(_json, _ALL_NESTED, extensions=True),
-    "jsonl": Rule(_json, _ALL_NESTED, extensions=True),
+    "json": Rule(_json, _RECORDS, extensions=True),
+    "jsonl": Rule(_json, _RECORDS, extensions=True),
     "parquet": Rule(lambda kind: kind, _ALL_NESTED, extensions=True, encoded=True, list_views=True),
     "orc": Rule(_orc, _ALL_NESTED),
     "avro": Rule(_avro, frozenset({"list", "struct"})),

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import click
 
-from flightstore.cli import exits, writers
+from flightstore.cli import exits, packing, writers
 from flightstore.cli.completion import OBJECT
 from flightstore.cli.context import common_options, open_store, parse_ref, settings
 from flightstore.cli.formats import FormatName, detect_format, format_for, format_of
@@ -175,7 +175,9 @@ def write_object(obj: Any, file: IO[bytes], file_format: str, advance: Advance) 
     else:
         import numpy as np
 
-        np.save(file, obj.to_numpy(), allow_pickle=False)
+        # NumPy seeks in what it knows for a file, also where that is a pipe.
+        target = file if file.seekable() else packing.Unclosed(file)
+        np.save(target, obj.to_numpy(), allow_pickle=False)
 
 
 def _label(obj: Any) -> str:

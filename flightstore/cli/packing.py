@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from flightstore.cli.formats import PACKINGS
 
-__all__ = ["packed_sink", "unpacked_source"]
+__all__ = ["Unclosed", "packed_sink", "unpacked_source"]
 
 
 def unpacked_source(file: Any, packing: str) -> Any:
@@ -50,12 +50,12 @@ def packed_sink(file: IO[bytes], packing: str) -> Iterator[Any]:
         with lzma.LZMAFile(file, "wb") as squeezed:
             yield squeezed
     else:
-        with pa.CompressedOutputStream(pa.PythonFile(_Unclosed(file), mode="w"), PACKINGS[packing]) as sink:
+        with pa.CompressedOutputStream(pa.PythonFile(Unclosed(file), mode="w"), PACKINGS[packing]) as sink:
             yield _Written(sink)
 
 
-class _Unclosed(io.RawIOBase):
-    """A file that a compressor may close, with the real one left open."""
+class Unclosed(io.RawIOBase):
+    """A file as a stream of bytes and nothing else: whoever writes to it may close it, and cannot seek."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()

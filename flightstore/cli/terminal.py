@@ -22,6 +22,10 @@ SUSPENDED = "suspended"
 _WATCHED = (signal.SIGWINCH, signal.SIGTSTP)
 
 
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """What is to be done is told by the byte that the signal leaves."""
+
+
 class Terminal:
     """The terminal this process talks to, read key by key. A context manager; for the main thread only.
 
@@ -33,30 +37,40 @@ class Terminal:
         self._attributes: list[Any] | None = None
         self._handlers: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
+        self._woken = -1
 
     def __enter__(self) -> Self:
-        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in _WATCHED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                # Ignored it is where there is no shell that could continue us.
-                self._handlers[number] = signal.signal(number, self._note)
-        self._read_keys()
+        try:
+            self._take()
+        except BaseException:  # Ctrl-C, for one
+            self._give_back()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._give_back()
+
+    def _take(self) -> None:
+        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in _WATCHED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                # Ignored it is where there is no shell that could continue us.
+                self._handlers[number] = signal.signal(number, _nothing)
+        # Python runs handlers between its own steps only: a signal that comes just before `select` sleeps
+        # would be noticed after it. The byte that this has written at once wakes it.
+        self._woken = signal.set_wakeup_fd(self._pipe[1])
+        self._read_keys()
+
+    def _give_back(self) -> None:
         self._restore()
+        signal.set_wakeup_fd(self._woken)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         for end in self._pipe or ():
             os.close(end)
         self._pipe = None
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Wake `wait`: a signal that comes just before it sleeps must not be missed."""
-        if self._pipe is not None:
-            os.write(self._pipe[1], bytes([number]))
 
     def _read_keys(self) -> None:
         if self._input is not None:
@@ -81,10 +95,10 @@ class Terminal:
             numbers = os.read(self._pipe[0], 64)
             return SUSPENDED if signal.SIGTSTP in numbers else RESIZED
         if self._input is not None and self._input in ready:
-            pressed = os.read(self._input, 64)
+            pressed = os.read(self._input, 1)
             if not pressed:  # the terminal hung up
                 self._input = None
-            return pressed[:1].decode(errors="replace")
+            return pressed.decode(errors="replace")
         return ""
 
     def suspend(self) -> None:

@@ -79,12 +79,12 @@ def write_table(table: pa.Table, file: IO[bytes], file_format: str, advance: Adv
 
 
 def _culprit(table: pa.Table, write: Callable[[Any, IO[bytes], Advance], None]) -> str:
-    """The first column whose type cannot be written, as errors name it; empty if each can by itself."""
+    """The first column that cannot be written, as errors name it; empty if each can by itself."""
     import pyarrow as pa
 
-    for field in table.schema:
+    for index, field in enumerate(table.schema):
         try:
-            write(pa.schema([field]).empty_table(), io.BytesIO(), lambda _count: None)
+            write(table.select([index]), io.BytesIO(), lambda _count: None)
         except (pa.ArrowException, ValueError):
             return f"column {field.name!r} ({field.type})"
     return ""

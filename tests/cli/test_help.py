@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flightstore.cli import exits, formats
+from flightstore.cli.context import Settings
 from flightstore.cli.main import cli
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -58,6 +62,42 @@ def test_every_exit_code_and_format_is_in_the_reference() -> None:
         assert f"| `{file_format}`" in text, file_format
     for extension in (*formats.EXTENSIONS, *(f".{packing}" for packing in formats.PACKINGS)):
         assert f"`{extension}`" in text, extension
+
+
+def commands_in(text: str) -> Iterator[list[str]]:
+    """The arguments of every flightstore command on lines of their own, pipes and redirections cut off."""
+    for line in re.findall(r"^    (.*\bflightstore .*)$", text, re.MULTILINE):
+        for part in re.split(r"\|\|?|&&|>|\$\(|\)", line.partition(" #")[0]):
+            words = shlex.split(part.strip().strip('"'))
+            if words[:1] == ["flightstore"]:
+                yield words[1:]
+
+
+def without_synopses(text: str) -> str:
+    """The page without the first indented line of each section, which is no command but its form."""
+    return re.sub(r"(\n## flightstore \w+\n\n)    .*\n", r"\1", text)
+
+
+EXAMPLES = [
+    *commands_in(without_synopses(REFERENCE.read_text())),
+    *(example for command in cli.commands.values() for example in commands_in(command.epilog or "")),
+]
+
+
+def test_examples_are_found() -> None:
+    assert len(EXAMPLES) > 60
+    assert {arguments[0] for arguments in EXAMPLES} == set(cli.commands)
+    assert ["put", "-", "--name", "log", "--format", "jsonl"] in EXAMPLES
+
+
+@pytest.mark.parametrize("arguments", EXAMPLES, ids=" ".join)
+def test_every_example_is_a_command(arguments: list[str]) -> None:
+    with cli.make_context("flightstore", list(arguments), obj=Settings()) as outer:
+        name, command, rest = cli.resolve_command(outer, [*outer._protected_args, *outer.args])
+        assert command is not None
+        # Parses all that is there, and would refuse what is not.
+        with command.make_context(name, rest, parent=outer):
+            pass
 
 
 def test_version() -> None:
