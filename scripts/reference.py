@@ -423,14 +423,13 @@ def make_pages() -> list[Page]:
             "Connectors",
             "How types of other libraries become objects of the store, and come back. "
             "[How to write one](../how-to/connectors.md). In `flightstore.connectors`.\n\n"
-            "flightstore's own are [pandas](#pandas) and [polars](#polars): below is what "
-            "`obj.to_pandas(...)` and `obj.to_polars(...)` take and do.",
+            "flightstore's own are those of pandas and polars; "
+            "[`Table.to_pandas`](objects.md#tableto_pandas) and "
+            "[`Table.to_polars`](objects.md#tableto_polars) say what they do.",
             (
                 entry_of("flightstore/objects/connector.py", "Connector"),
                 entry_of("flightstore/objects/connector.py", "register"),
                 entry_of("flightstore/objects/connector.py", "unregister"),
-                entry_of("connectors/pandas.py", "resolve", "pandas"),
-                entry_of("connectors/polars/resolving.py", "resolve", "polars"),
             ),
         ),
     ]
