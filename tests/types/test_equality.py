@@ -15,12 +15,11 @@ import pyarrow as pa
 import pytest
 
 from flightstore.testing.types import raw
-from flightstore.testing.types.arrow import CATALOGUE, SAMPLES
+from flightstore.testing.types.arrow import SAMPLES
 from flightstore.testing.types.arrow_nesting import nested_columns
 from flightstore.testing.types.arrow_values import BLOCK_ROWS
 from flightstore.testing.types.equality import assert_same
 from flightstore.testing.types.extensions import LabelledType, label
-from flightstore.testing.types.numpy import CATALOGUE as ARRAYS
 
 Pair = tuple[Any, Any]
 NAN = float("nan")
@@ -432,12 +431,6 @@ def test_every_difference_is_noticed_and_named(name: str) -> None:
 def test_the_message_begins_with_what_it_is_about() -> None:
     with pytest.raises(AssertionError, match=r"^orders: column 1"):
         assert_same(column(1), column(2), what="orders")
-
-
-@pytest.mark.parametrize("name", [*CATALOGUE, *(f"numpy/{name}" for name in ARRAYS)])
-def test_a_value_made_again_is_the_same(name: str) -> None:
-    make: Callable[[], Any] = ARRAYS[name[6:]] if name.startswith("numpy/") else CATALOGUE[name]
-    assert_same(make(), make())
 
 
 def is_same_to_others(expected: pa.Array, actual: pa.Array) -> bool | None:
