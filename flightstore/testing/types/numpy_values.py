@@ -52,7 +52,7 @@ def _shown(array: Array, at: tuple[int, ...]) -> str:
 
 
 def dtype_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
-    """How two dtypes differ, empty if they do not; integers of one size are the same, whatever C calls them."""
+    """How two dtypes differ; empty if they do not. C's names for integers of one size are no difference."""
     changed = f"dtype {expected!r} became {actual!r}"
     if expected.subdtype is not None and actual.subdtype is not None:
         if expected.shape != actual.shape:
