@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from flightstore.cli.formats import PACKINGS
@@ -50,8 +50,14 @@ def packed_sink(file: IO[bytes], packing: str) -> Iterator[Any]:
         with lzma.LZMAFile(file, "wb") as squeezed:
             yield squeezed
     else:
-        with pa.CompressedOutputStream(pa.PythonFile(Unclosed(file), mode="w"), PACKINGS[packing]) as sink:
+        sink = pa.CompressedOutputStream(pa.PythonFile(Unclosed(file), mode="w"), PACKINGS[packing])
+        try:
             yield _Written(sink)
+        except BaseException:
+            with suppress(Exception):  # what has failed is to be told, not that the end could not be written
+                sink.close()
+            raise
+        sink.close()
 
 
 class Unclosed(io.RawIOBase):

@@ -12,6 +12,7 @@ import pytest
 
 from flightstore.testing.types.arrow import CATALOGUE, INEXPRESSIBLE, SAMPLES, children, unregistered
 from flightstore.testing.types.arrow_types import NULLS, VALUES
+from flightstore.testing.types.equality import assert_same
 from flightstore.testing.types.numpy import CATALOGUE as ARRAYS
 from flightstore.testing.types.suite import buffers_of
 
@@ -74,11 +75,16 @@ def valid_rows(array: pa.Array) -> Iterator[bool]:
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_entries_are_sound_and_new_each_time(name: str) -> None:
+def test_entries_are_sound_and_the_same_each_time(name: str) -> None:
     first, second = CATALOGUE[name](), CATALOGUE[name]()
     first.validate(full=True)
     assert first is not second
-    assert first.nbytes == second.nbytes
+    assert_same(first, second)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_are_the_same_each_time(name: str) -> None:
+    assert_same(ARRAYS[name](), ARRAYS[name]())
 
 
 def test_every_sample_comes_within_every_nesting() -> None:

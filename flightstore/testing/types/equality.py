@@ -25,8 +25,8 @@ __all__ = ["assert_same"]
 _BYTES = (bytes, bytearray, memoryview, array.array, mmap.mmap, pa.Buffer)
 _ARROW = (pa.Table, pa.RecordBatch, pa.ChunkedArray, pa.Array, pa.Scalar, pa.Schema, pa.Field, pa.DataType)
 _BY_TYPE = (pa.Array, pa.Scalar, pa.DataType)
-_FRAMES = ("pandas", "polars")
-"""Libraries whose values have a module of their own here, with a function ``assert_same_frame``."""
+_FRAMES = {"pandas": ("DataFrame", "Series", "Index"), "polars": ("DataFrame", "Series")}
+"""What is compared by ``assert_same_frame(expected, actual)`` of the module here named like the library."""
 
 
 def assert_same(expected: Any, actual: Any, *, what: str = "") -> None:
@@ -46,17 +46,26 @@ def assert_same(expected: Any, actual: Any, *, what: str = "") -> None:
         AssertionError: it is not; names the column and the first row that differs.
     """
     name = what or f"the {type(expected).__name__}"
-    for library in _FRAMES:
-        if _is_of(library, expected):
-            compare = import_module(f"flightstore.testing.types.{library}").assert_same_frame
-            compare(expected, actual, what=name)
+    for library, kinds in _FRAMES.items():
+        if _is_one_of(library, kinds, expected):
+            _assert_same_frame(library, expected, actual, name)
             return
     if found := _difference(expected, actual):
         raise AssertionError(f"{name}: {found}")
 
 
-def _is_of(library: str, value: Any) -> bool:
-    return library in sys.modules and type(value).__module__.partition(".")[0] == library
+def _is_one_of(library: str, kinds: tuple[str, ...], value: Any) -> bool:
+    """Whether a value is of one of a library's types; the library is not imported for it."""
+    module = sys.modules.get(library)
+    return isinstance(value, tuple(getattr(module, kind, ()) for kind in kinds))
+
+
+def _assert_same_frame(library: str, expected: Any, actual: Any, name: str) -> None:
+    compare = import_module(f"flightstore.testing.types.{library}").assert_same_frame
+    try:
+        compare(expected, actual)
+    except AssertionError as error:
+        raise AssertionError(f"{name}: {error}") from error
 
 
 def _difference(expected: Any, actual: Any) -> str:

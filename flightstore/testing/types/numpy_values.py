@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["array_difference"]
+__all__ = ["array_difference", "dtype_difference"]
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Flags: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
@@ -29,7 +29,7 @@ def array_difference(expected: Array, actual: Array, same: Callable[[Any, Any], 
         actual: The array that should be the same.
         same: How two Python objects are compared, for arrays that hold some.
     """
-    if found := _dtype_difference(expected.dtype, actual.dtype):
+    if found := dtype_difference(expected.dtype, actual.dtype):
         return found
     if expected.shape != actual.shape:
         return f"shape {expected.shape} became {actual.shape}"
@@ -51,13 +51,13 @@ def _shown(array: Array, at: tuple[int, ...]) -> str:
     return text if array.dtype.hasobject else f"{text} ({array[at].tobytes()[:32].hex()})"
 
 
-def _dtype_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
-    """How two dtypes differ. NumPy's equality leaves out alignment, and tells C's long from its long long."""
+def dtype_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
+    """How two dtypes differ; empty if they do not. C's names for integers of one size are no difference."""
     changed = f"dtype {expected!r} became {actual!r}"
     if expected.subdtype is not None and actual.subdtype is not None:
         if expected.shape != actual.shape:
             return changed
-        return _dtype_difference(expected.base, actual.base)
+        return dtype_difference(expected.base, actual.base)
     if expected.names is None or actual.names is None:
         same = expected == actual or (expected.kind in "iu" and expected.str == actual.str)
         return "" if same else changed
@@ -74,7 +74,7 @@ def _fields_difference(expected: np.dtype[Any], actual: np.dtype[Any]) -> str:
     for name in expected.names or ():
         if before[name][1:] != after[name][1:]:  # offset and title
             return f"field {name!r} of dtype {expected!r} became that of {actual!r}"
-        if found := _dtype_difference(before[name][0], after[name][0]):
+        if found := dtype_difference(before[name][0], after[name][0]):
             return f"field {name!r}: {found}"
     return ""
 

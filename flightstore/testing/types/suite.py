@@ -26,6 +26,7 @@ import pyarrow as pa
 from flightstore.errors import MissingExtra, NotStorable
 from flightstore.testing.types import arrow
 from flightstore.testing.types.equality import assert_same
+from flightstore.testing.types.numpy_values import dtype_difference
 
 try:
     import pytest
@@ -204,11 +205,12 @@ def buffers_of(value: Any) -> Iterator[tuple[str, int]]:
 
 
 def _is_plain(dtype: np.dtype[Any]) -> bool:
-    """Whether the elements are nothing but bytes that can be described without pickle."""
+    """Whether the elements are nothing but bytes, and their dtype can be described without pickle."""
     if dtype.hasobject or dtype.kind == "T":
         return False
     try:
         described: Any = np.lib.format.dtype_to_descr(dtype)
-        return bool(np.lib.format.descr_to_dtype(described) == dtype)
+        restored: np.dtype[Any] = np.lib.format.descr_to_dtype(described)
     except ValueError:  # fields that overlap
         return False
+    return restored.type is dtype.type and not dtype_difference(dtype, restored)
