@@ -97,8 +97,8 @@ class Table(Object):
         can be modified: pandas copies the columns that are touched, the store never changes.
 
         Args:
-            dtype_backend: None, "numpy_nullable" or "pyarrow", as in ``pandas.read_parquet``; "pyarrow" shares
-                every column.
+            dtype_backend: None, "numpy_nullable" or "pyarrow", as in ``pandas.read_parquet``; "pyarrow"
+                shares every column but views, which pandas does not know.
             strict: False converts what pandas cannot hold as nearly as can be; it is an error otherwise.
             options: Handed to ``pyarrow.Table.to_pandas``, which then does the conversion.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pages import ROOT, anchors, documents, named, relative_links
+from pages import ROOT, anchors, documents, named, relative_links, table_after
 
 INDEX = ROOT / "docs" / "index.md"
 
@@ -68,3 +68,10 @@ def test_a_page_without_links_to_it_is_noticed(tmp_path: Path) -> None:
 
 def test_pages_are_found() -> None:
     assert ROOT / "docs" / "format.md" in documents()
+
+
+def test_the_architecture_names_every_module_of_the_objects() -> None:
+    rows = table_after((ROOT / "ARCHITECTURE.md").read_text(), "Inside `objects/`")
+    named_there = {name.strip(" `") for row in rows for name in row["file"].split(",")}
+    modules = {path.stem for path in (ROOT / "flightstore" / "objects").glob("*.py")}
+    assert named_there == modules - {"__init__"}
