@@ -40,6 +40,7 @@ __all__ = [
     "TableLayout",
     "decode_layout",
     "encode_layout",
+    "expressible",
     "gathered_stream",
     "open_batches",
     "open_table",
@@ -101,7 +102,7 @@ class Stream(NamedTuple):
     """Rows of all its batches."""
 
 
-def _expressible(schema: pa.Schema) -> KnownSchema:
+def expressible(schema: pa.Schema) -> KnownSchema:
     """The schema with its message.
 
     Raises:
@@ -139,7 +140,7 @@ def stream_of(
     Raises:
         NotStorable: Arrow cannot write them.
     """
-    has_views = _expressible(schema).has_views
+    has_views = expressible(schema).has_views
     with refusing(schema):
         batches = list(batches)
         messages = capture(schema, batches)
@@ -161,7 +162,7 @@ def gathered_stream(schema: pa.Schema, columns: list[pa.ChunkedArray], num_rows:
     Raises:
         NotStorable: Arrow cannot write them.
     """
-    known = _expressible(schema)
+    known = expressible(schema)
     with refusing(schema):
         messages = gathered(schema, columns, num_rows)
     assembly = _Assembly.of(known)
@@ -282,7 +283,7 @@ def small_payload(batch: pa.RecordBatch, *, container: int = CONTAINER_TABLE) ->
     if batch.get_total_buffer_size() > SMALL_BYTES:
         return None
     schema = batch.schema
-    known = _expressible(schema)
+    known = expressible(schema)
     if known.has_dictionaries or known.has_views:
         return None
     with refusing(schema):

@@ -89,8 +89,15 @@ def test_every_type_in_every_other(store: fs.Store, outer: str) -> None:
             else:
                 assert_same_values(frame(table, strict=True)["c"], part, name)
             assert_same_values(frame(table, strict=False)["c"], part, name)
-        if outer != "dictionary" or not (is_dictionary(LEAVES[name]) or is_extension(LEAVES[name])):
+        if not is_refused_by_the_store(outer, LEAVES[name]):
             assert_same_values(to_polars(store, array, strict=False), array, name)
+
+
+def is_refused_by_the_store(outer: str, leaf: pa.Array) -> bool:
+    """Whether Arrow's stream format has no words for it."""
+    return (outer == "dictionary" and (is_dictionary(leaf) or is_extension(leaf))) or (
+        outer == "extension" and is_extension(leaf)
+    )
 
 
 def is_dictionary(array: pa.Array) -> bool:
