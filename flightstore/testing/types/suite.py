@@ -158,6 +158,12 @@ class TypeSuite:
         """NumPy arrays of any dtype, shape and order."""
         self._check_generated(arrays.arrays())
 
+    @pytest.mark.parametrize("name", arrow.LOOKALIKES)
+    def test_schemas_that_look_alike(self, name: str) -> None:
+        """Nothing is remembered of one that belongs to another."""
+        for value in arrow.LOOKALIKES[name]():
+            self.check("", value)
+
     @pytest.mark.parametrize("name", arrow.INEXPRESSIBLE)
     def test_what_arrow_has_no_words_for(self, name: str) -> None:
         """Comes back exactly, or is refused when it is put; never otherwise."""
