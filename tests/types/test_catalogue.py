@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flightstore.testing.types.arrow import CATALOGUE, INEXPRESSIBLE, SAMPLES, children, unregistered
+from flightstore.testing.types.arrow import (
+    CATALOGUE,
+    INEXPRESSIBLE,
+    LOOKALIKES,
+    SAMPLES,
+    children,
+    unregistered,
+)
 from flightstore.testing.types.arrow_types import NULLS, VALUES
 from flightstore.testing.types.equality import assert_same
 from flightstore.testing.types.numpy import CATALOGUE as ARRAYS
@@ -152,6 +159,15 @@ def test_arrow_cannot_say_what_is_listed_as_such(name: str) -> None:
     except (pa.ArrowException, OSError):
         return
     assert schema != table.schema
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_lookalikes_differ(name: str) -> None:
+    tables = LOOKALIKES[name]()
+    for table, other in itertools.combinations(tables[:4], 2):
+        with pytest.raises(AssertionError, match="column 0 'x'"):
+            assert_same(table, other)
+    assert {table.column(0).num_chunks for table in tables} == {1, 2}
 
 
 def test_all_memory_is_found() -> None:

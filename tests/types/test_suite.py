@@ -57,6 +57,13 @@ class RefusesNumbers(Copies):
         return not (isinstance(value, np.ndarray) and value.dtype == np.float64)
 
 
+class RefusesTimes(Copies):
+    unsupported = {"arrow/timestamp[ns]: ?ut": Refusal(TypeError)}  # noqa: RUF012
+
+    def transfer(self, value: Any) -> Any:
+        raise TypeError("no times here")
+
+
 class RefusesSilently(RefusesNumbers):
     def transfer(self, value: Any) -> Any:
         return value
@@ -99,6 +106,9 @@ def test_a_refusal_must_be_declared_and_carried_out() -> None:
     RefusesNumbers().test_numpy("float64: strides")
     RefusesNumbers().test_generated_numpy_arrays()
     RefusesNumbers().test_every_pattern_of_unsupported_means_something()
+    RefusesTimes().test_arrow("timestamp[ns]: cut")
+    with pytest.raises(TypeError):
+        RefusesTimes().test_arrow("timestamp[ns]")
     with pytest.raises(FAILURES):
         RefusesSilently().test_numpy("float64")
     with pytest.raises(FAILURES):

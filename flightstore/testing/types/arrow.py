@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from flightstore.testing.types.arrow_layouts import ARRAY_LAYOUTS
 from flightstore.testing.types.arrow_nesting import nested
-from flightstore.testing.types.arrow_tables import INEXPRESSIBLE, TABLES, unregistered
+from flightstore.testing.types.arrow_tables import INEXPRESSIBLE, LOOKALIKES, TABLES, unregistered
 from flightstore.testing.types.arrow_types import NULLS, SAMPLES, VALUES, Sample
 
-__all__ = ["CATALOGUE", "INEXPRESSIBLE", "SAMPLES", "children", "unregistered"]
+__all__ = ["CATALOGUE", "INEXPRESSIBLE", "LOOKALIKES", "SAMPLES", "children", "unregistered"]
 
 Make: TypeAlias = Callable[[], Any]
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from flightstore.testing.types import raw
 from flightstore.testing.types.extensions import UnregisteredType, label
 
-__all__ = ["INEXPRESSIBLE", "TABLES", "unregistered"]
+__all__ = ["INEXPRESSIBLE", "LOOKALIKES", "TABLES", "unregistered"]
 
 LONG = "longer than the twelve bytes that a view holds in place "
 TABLES: dict[str, Callable[[], Any]] = {}
@@ -371,3 +371,32 @@ INEXPRESSIBLE: dict[str, Callable[[], pa.Table]] = {
 }
 """Tables that Arrow makes and computes with, and whose types its streams have no words for: they come back
 exactly all the same, or they are refused when they are put."""
+
+
+def _lookalikes(wrap: Callable[[pa.Array], pa.Array]) -> list[pa.Table]:
+    """Tables, of one batch and of two, whose schemas differ in a name or in metadata below `wrap`."""
+    items = [
+        pa.field("a", pa.int8()),
+        pa.field("b", pa.int8()),
+        pa.field("b", pa.int8(), metadata={"unit": "kg"}),
+        pa.field("b", pa.int8(), metadata={"unit": "lb"}),
+    ]
+    columns = [wrap(pa.array([[1, None], [2]], pa.list_(item))) for item in items]
+    chunks = [pa.chunked_array([column] * count) for count in (1, 2) for column in columns]
+    return [pa.table({"x": chunk}) for chunk in chunks]
+
+
+LOOKALIKES: dict[str, Callable[[], list[pa.Table]]] = {
+    "below a list": lambda: _lookalikes(
+        lambda array: raw.lists(pa.list_(array.type), [0, len(array)], array)
+    ),
+    "below a dictionary": lambda: _lookalikes(
+        lambda array: raw.dictionary(pa.dictionary(pa.int8(), array.type), [1, 0], array)
+    ),
+    "below an extension": lambda: _lookalikes(label),
+    "below Arrow's own extension": lambda: _lookalikes(
+        lambda array: raw.extension(pa.opaque(array.type, "type", "vendor"), array)
+    ),
+}
+"""Tables whose schemas Arrow may take for equal, even when it is told to compare metadata, and which are not:
+put one after the other they show whether something was remembered that belongs to another."""
