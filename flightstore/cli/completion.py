@@ -50,7 +50,8 @@ class ObjectRef(_ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem[str]]:
         """Names that begin so (ids, once ``id:`` is written), those left out that the command has already."""
-        given = ctx.params.get(param.name or "") or ()
+        so_far = ctx.params.get(param.name or "")
+        given = so_far if isinstance(so_far, tuple) else ()
         return [
             CompletionItem(name)
             for name in _matching(ctx.find_root().ensure_object(Settings).store, incomplete)
@@ -104,31 +105,27 @@ def parse_typed(text: str, breaks: str) -> Typed:
         breaks: The characters at which bash breaks words when it completes (COMP_WORDBREAKS).
     """
     words: list[str] = []
-    word: list[str] | None = None
+    word: str | None = None
     kept, opened, quote, escaped = 0, 0, "", False
     for character in text:
+        here = word or ""
         if escaped:
-            word = [*(word or ()), character]
-            escaped = False
+            word, escaped = here + character, False
         elif character == "\\" and quote != "'":
-            word, escaped = word or [], True
+            word, escaped = here, True
+        elif character == quote:
+            quote = ""
         elif quote:
-            if character == quote:
-                quote = ""
-            else:
-                word = [*(word or ()), character]
+            word = here + character
         elif character in "'\"":
-            word, quote = word or [], character
-            opened = len(word)
+            word, quote, opened = here, character, len(here)
         elif character.isspace():
-            if word is not None:
-                words.append("".join(word))
+            words += [] if word is None else [word]
             word, kept = None, 0
         else:
-            word = [*(word or ()), character]
-            if character in breaks:
-                kept = len(word)
-    return Typed(tuple(words), "".join(word or ()), opened if quote else kept, quote)
+            word = here + character
+            kept = len(word) if character in breaks else kept
+    return Typed(tuple(words), word or "", opened if quote else kept, quote)
 
 
 def insertion(value: str, typed: Typed) -> str | None:

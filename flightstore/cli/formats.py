@@ -79,7 +79,7 @@ PACKINGS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4", "br": "brot
 EXTENSIONS = {end: one.name for one in FORMATS.values() for end in one.extensions}
 """Format of each extension we know, packed ones not included."""
 
-_REFUSED = dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "pickle")
+_PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth"})
 """Extensions of files that can be read only by running the code in them."""
 
 _ENDS = dict(
@@ -134,7 +134,7 @@ def format_for(path: str) -> str:
     found = detect_format(path)
     if found is not None:
         return found
-    if Path(path).suffix.lower() in _REFUSED:
+    if Path(path).suffix.lower() in _PICKLES:
         raise InvalidArgument(
             f"{path} is a pickle by its extension: reading it would run the code in it",
             hint="load it in Python and put the value: store.put(value, name); or take the bytes with --raw",

@@ -185,6 +185,8 @@ def _without_views(table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    if not any(field.type in plain for field in table.schema):
+        return table
     fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
     return table.cast(pa.schema(fields, table.schema.metadata))
 
@@ -197,7 +199,8 @@ def _rows(table: pa.Table, plain: pa.Table, indices: Any) -> pa.Table:
     import pyarrow as pa
 
     try:
-        return plain.take(pa.array(indices)).cast(table.schema)
+        picked = plain.take(pa.array(indices))
+        return picked if plain is table else picked.cast(table.schema)
     except pa.ArrowException as error:
         raise InvalidArgument(
             f"Arrow cannot pick rows of this table: {error}",

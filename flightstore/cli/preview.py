@@ -241,8 +241,9 @@ def _show_array(array: Any, wanted: Wanted) -> None:
         part = array[first:end]
     else:
         part = array
-    with np.printoptions(threshold=200, edgeitems=4, linewidth=min(_width(), 200)):
-        click.echo(printable_lines(shortened(str(part), _PREVIEW_CHARACTERS)))
+    threshold, limit = max(200, 8 * wanted.rows), max(_PREVIEW_CHARACTERS, 200 * wanted.rows)
+    with np.printoptions(threshold=threshold, edgeitems=4, linewidth=min(_width(), 200)):
+        click.echo(printable_lines(shortened(str(part), limit)))
     if array.ndim and len(part) < len(array):
         click.echo(f"{wanted.end} {len(part):,} of {len(array):,} entries")
 

@@ -30,6 +30,16 @@ __all__ = ["FileUnreadable", "contiguous", "read_arrays", "read_table"]
 _BLOCK_BYTES = 8 << 20
 _LARGEST_BLOCK_BYTES = (1 << 31) - 1
 _BEGINNING_BYTES = 4096
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_MAGIC = {
+    "gz": b"\x1f\x8b",
+    "bz2": b"BZh",
+    "zst": b"\x28\xb5\x2f\xfd",
+    "lz4": b"\x04\x22\x4d\x18",
+    "xz": b"\xfd7zXZ\0",
+}
+"""How packed files begin (Brotli's have no sign)."""
+_MAGIC_BYTES = max(map(len, _MAGIC.values()))
 
 
 class FileUnreadable(FlightStoreError, ValueError):
@@ -86,6 +96,7 @@ def read_table(
     name, packing = format_of(file_format).name, packing_of(file_format)
     try:
         if name in _TEXTS:
+            _refuse_packed(file, name, packing)
             return _TEXTS[name](file, advance, packing, nulls)
         return _READERS[name](file, advance)
     except pa.ArrowMemoryError:
@@ -135,6 +146,15 @@ def contiguous(table: pa.Table) -> pa.Table:
         alone = pa.Table.from_arrays([columns[index]], schema=pa.schema([field]))
         columns[index] = alone.combine_chunks().column(0)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _refuse_packed(file: IO[bytes], name: str, packing: str) -> None:
+    """Refuse a packed file that is taken for plain text: as CSV, any bytes can be read somehow."""
+    magic = file.read(_MAGIC_BYTES)
+    file.seek(0)
+    found = next((kind for kind, begins in _MAGIC.items() if magic.startswith(begins)), "")
+    if found and not packing:
+        raise ValueError(f"it is packed; its format is {name}.{found}")
 
 
 def _unreadable(label: str, file_format: str, error: Exception) -> FileUnreadable:
@@ -218,14 +238,16 @@ def _read_delimited(
         null_values=["", *nulls], strings_can_be_null=True, quoted_strings_can_be_null=False
     )
 
-    blank_is_null = _has_one_column(_beginning(file, packing), delimiter)
+    beginning = _beginning(file, packing)
+    blank_is_null = _has_one_column(beginning, delimiter)
+    encoding = "utf-16" if beginning.startswith(_UTF16) else "utf-8"
 
     def attempt(block_bytes: int, many_lines: bool, advance: Advance) -> pa.Table:
         source = unpacked_source(CountingFile(file, advance), packing)
         parse = csv.ParseOptions(
             delimiter=delimiter, newlines_in_values=many_lines, ignore_empty_lines=not blank_is_null
         )
-        read = csv.ReadOptions(block_size=block_bytes)
+        read = csv.ReadOptions(block_size=block_bytes, encoding=encoding)
         return csv.read_csv(source, read, parse, convert)
 
     try:

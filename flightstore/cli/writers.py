@@ -24,7 +24,7 @@ from flightstore.errors import InvalidArgument
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["atomic_file", "json_rows", "write_table"]
+__all__ = ["atomic_file", "write_table"]
 
 _BATCH_ROWS = 65_536
 
@@ -88,17 +88,6 @@ def _culprit(table: pa.Table, write: Callable[[Any, IO[bytes], Advance], None]) 
         except (pa.ArrowException, ValueError):
             return f"column {field.name!r} ({field.type})"
     return ""
-
-
-def json_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows as JSON has them; times and decimals as text, so that no digit is lost.
-
-    Raises:
-        InvalidArgument: two columns have one name.
-    """
-    _check_names(table)
-    rows: list[dict[str, Any]] = converted(table, "jsonl").to_pylist()
-    return rows
 
 
 def _check_names(table: pa.Table) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 
 import pyarrow as pa
 
@@ -51,3 +52,33 @@ def rows_of(value: pa.Table, file_format: str) -> list[dict[str, object]]:
     if file_format.partition(".")[0] in ("json", "jsonl"):
         value = value.drop_columns(["day"])
     return value.to_pylist()
+
+
+def exotic() -> dict[str, pa.Array]:
+    """Columns that few formats hold as they are."""
+    return {
+        "u8": pa.array([255, None], pa.uint8()),
+        "u32": pa.array([2**32 - 1, None], pa.uint32()),
+        "half": pa.array([1.5, None], pa.float16()),
+        "nulls": pa.nulls(2),
+        "text view": pa.array(["ü", None], pa.string_view()),
+        "bytes view": pa.array([b"\xff", None], pa.binary_view()),
+        "list view": pa.array([["x", None], None], pa.list_view(pa.string())),
+        "large list view": pa.array([[1], None], pa.large_list_view(pa.int8())),
+        "runs": pa.RunEndEncodedArray.from_arrays([1, 2], ["a", "b"]),
+        "dictionary": pa.array(["x", None]).dictionary_encode(),
+        "dates": pa.array([["x", None], None], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+        "pair": pa.array([[1, 2], None], pa.list_(pa.int32(), 2)),
+        "uuid": pa.array([b"0123456789abcdef", None], pa.uuid()),
+        "day64": pa.array([date(2024, 1, 1), None], pa.date64()),
+        "clock": pa.array([time(1, 2, 3), None], pa.time64("us")),
+        "span": pa.array([timedelta(days=1), None], pa.duration("us")),
+        "zoned": pa.array([datetime(2024, 1, 1, tzinfo=UTC), None], pa.timestamp("us", "Europe/Berlin")),
+        "moment": pa.array([datetime(2024, 1, 1), None], pa.timestamp("ns")),
+        "decimal": pa.array([Decimal("1.25"), None], pa.decimal128(10, 2)),
+        "wide": pa.array([Decimal("1.25"), None], pa.decimal256(50, 2)),
+        "small decimal": pa.array([Decimal("1.25"), None], pa.decimal32(5, 2)),
+        "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int32())),
+        "interval": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+        "union": pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])]),
+    }

@@ -17,6 +17,7 @@ from flightstore.cli.preview import columns_that_fit
 from flightstore.cli.values import cell_text
 
 from .conftest import Run, Start, Terminal
+from .samples import exotic
 
 
 def numbers(rows: int = 50) -> pa.Table:
@@ -95,6 +96,17 @@ def test_values_as_json(run: Run, store: flightstore.Store) -> None:
         [1, None, moment, {"a": [1, 2]}, "/w==", "1"],
         [None, 1.5, None, None, None, "y"],
     ]
+
+
+def test_every_type_can_be_looked_at(run: Run, store: flightstore.Store) -> None:
+    value = pa.table(exotic())
+    store.put(value, "exotic")
+    for command in ("head", "schema"):
+        assert run(command, "exotic").code == 0
+    document = run("head", "exotic", "--json").json
+    assert [len(row) for row in document["values"]] == [value.num_columns] * 2
+    described = run("schema", "exotic", "--json").json["columns"]
+    assert [column["type"] for column in described] == [str(kind) for kind in value.schema.types]
 
 
 def test_chosen_columns(run: Run, table: flightstore.Store, store: flightstore.Store) -> None:

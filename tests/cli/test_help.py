@@ -64,6 +64,14 @@ def test_every_exit_code_and_format_is_in_the_reference() -> None:
         assert f"`{extension}`" in text, extension
 
 
+def test_every_format_and_packing_is_in_the_help_of_put() -> None:
+    shown = " ".join(CliRunner().invoke(cli, ["put", "--help"]).output.split())
+    for one in formats.FORMATS.values():
+        assert re.search(rf"\b{one.name}\b", shown), one.name
+    for packing in formats.PACKINGS:
+        assert re.search(rf"\b{packing}\b", shown), packing
+
+
 def commands_in(text: str) -> Iterator[list[str]]:
     """The arguments of every flightstore command on lines of their own, pipes and redirections cut off."""
     for line in re.findall(r"^    (.*\bflightstore .*)$", text, re.MULTILINE):

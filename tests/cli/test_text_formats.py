@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import flightstore
-from flightstore.cli import readers
+from flightstore.cli import formats, readers
 
 from .conftest import Run
 from .samples import read, round_trip, written
@@ -60,6 +60,20 @@ def test_csv_and_tsv_break_at_their_own_delimiter(run: Run, tmp_path: Path, stor
     path.write_text("a,b\tc\n1,5\tNA\n")
     assert run("put", str(path), "--null", "NA").code == 0
     assert store.get("it").to_arrow().to_pydict() == {"a,b": ["1,5"], "c": [None]}
+
+
+def test_csv_in_utf_16() -> None:
+    text = '"größe","n"\n"名前",1\n"ü",2\n'
+    for encoding in ("utf-16", "utf-8-sig"):
+        assert read(text.encode(encoding), "csv").to_pydict() == {"größe": ["名前", "ü"], "n": [1, 2]}
+
+
+@pytest.mark.parametrize("packing", [one for one in formats.PACKINGS if one != "br"])
+@pytest.mark.parametrize("file_format", ["csv", "tsv", "json", "jsonl"])
+def test_packed_text_is_not_taken_for_plain_text(file_format: str, packing: str) -> None:
+    content = written(pa.table({"x": [1]}), f"{file_format}.{packing}")
+    with pytest.raises(readers.FileUnreadable, match=f"its format is {file_format}.{packing}"):
+        read(content, file_format)
 
 
 def test_json_in_all_its_shapes() -> None:
