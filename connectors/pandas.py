@@ -24,8 +24,8 @@ __all__ = ["CONNECTOR", "adapt", "build", "report", "resolve", "value_columns"]
 def build(value: Any, *, pickle: bool) -> pa.Table:
     """The Arrow table of a data frame, a series or an index; it shares the value's memory.
 
-    Nothing about the value is lost: indexes with their frequencies and unused levels, labels of any type, dtypes,
-    NaN as opposed to null, attrs, flags. Index levels are columns after the values.
+    Nothing about the value is lost: indexes with their frequencies and unused levels, labels of any type,
+    dtypes, NaN as opposed to null, attrs, flags. Index levels are columns after the values.
 
     Args:
         value: What is to be stored.
@@ -47,13 +47,13 @@ def build(value: Any, *, pickle: bool) -> pa.Table:
 def resolve(obj: Object, *, dtype_backend: str | None = None, strict: bool = True, **options: Any) -> Any:
     """A stored object as pandas has it; what shares the store's memory can be modified all the same.
 
-    An object that was put as a frame, series or index comes back as exactly that. Any other table becomes a data
-    frame as pandas reads Arrow's types.
+    An object that was put as a frame, series or index comes back as exactly that. Any other table becomes a
+    data frame as pandas reads Arrow's types.
 
     Args:
         obj: A table; or an object whose value is a frame, series or index already.
-        dtype_backend: None for NumPy's dtypes; "numpy_nullable" or "pyarrow" for pandas' nullable ones or Arrow's,
-            as in ``pandas.read_parquet``. "pyarrow" shares every column.
+        dtype_backend: None for NumPy's dtypes; "numpy_nullable" or "pyarrow" for pandas' nullable ones or
+            Arrow's, as in ``pandas.read_parquet``. "pyarrow" shares every column.
         strict: False converts what pandas cannot hold, as nearly as can be, where it would else be an error.
         options: Handed to ``pyarrow.Table.to_pandas``, which then does the conversion.
 
@@ -71,7 +71,8 @@ def resolve(obj: Object, *, dtype_backend: str | None = None, strict: bool = Tru
 def report(
     obj: Object, *, dtype_backend: str | None = None, strict: bool = True, **options: Any
 ) -> ConversionReport:
-    """What `resolve` shares with the store and what it copies, found by doing it and looking at the addresses.
+    """What `resolve` shares with the store and what it copies, found by doing it and looking at the
+    addresses.
 
     Bytes of Python objects are counted by their references.
 

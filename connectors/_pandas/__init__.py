@@ -1,9 +1,9 @@
 """How pandas objects lie in Arrow tables; ``flightstore.connectors.pandas`` is the entrance.
 
-A pandas object becomes one Arrow table, its index levels as columns after the values. What Arrow's types do not
-say is kept as *facts*: JSON under the key ``flightstore.pandas``, of the schema for what concerns the whole
-(`facts`), of a field for what concerns its column. A column whose Arrow type alone brings it back carries none,
-so a column that somebody else adds is simply one without facts.
+A pandas object becomes one Arrow table, its index levels as columns after the values. What Arrow's types do
+not say is kept as *facts*: JSON under the key ``flightstore.pandas``, of the schema for what concerns the
+whole (`facts`), of a field for what concerns its column. A column whose Arrow type alone brings it back
+carries none, so a column that somebody else adds is simply one without facts.
 
     facts      the metadata: what it says, and what becomes of it when columns come and go (no pandas needed)
     literals   Python and pandas scalars as JSON: labels, names, attrs, time zones, offsets

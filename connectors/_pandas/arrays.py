@@ -1,7 +1,8 @@
 """pandas' arrays over the memory of Arrow arrays.
 
-Where pandas marks missing values in the values themselves (NaT, NaN, -1 among codes) the mark is put under Arrow's
-nulls, by a copy, unless it lies there already: what pandas wrote is shared, nulls or not. May call buffers.
+Where pandas marks missing values in the values themselves (NaT, NaN, -1 among codes) the mark is put under
+Arrow's nulls, by a copy, unless it lies there already: what pandas wrote is shared, nulls or not. May call
+buffers.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ import pyarrow as pa
 
 from flightstore.connectors._pandas.buffers import NUMPY_TYPES, NumPy, numpy_view, slots, valid_mask
 
-__all__ = ["codes_of", "marked", "masked", "with_nan", "zoned"]
+__all__ = ["MASKED_DTYPES", "codes_of", "marked", "masked", "with_nan", "zoned"]
 
 NAT = np.iinfo(np.int64).min
+MASKED_DTYPES: dict[str, Any] = {
+    dtype.name: dtype
+    for dtype in (
+        *(pd.Int8Dtype(), pd.Int16Dtype(), pd.Int32Dtype(), pd.Int64Dtype()),
+        *(pd.UInt8Dtype(), pd.UInt16Dtype(), pd.UInt32Dtype(), pd.UInt64Dtype()),
+        *(pd.Float32Dtype(), pd.Float64Dtype(), pd.BooleanDtype()),
+    )
+}
+"""pandas' nullable dtypes, whose arrays have a mask, by name."""
 
 
 def marked(array: pa.Array) -> NumPy:

@@ -1,5 +1,5 @@
-"""NumPy memory as Arrow memory and back. Nothing is copied but what Arrow lays out differently: booleans, which
-it packs in bits, masks, and arrays with gaps.
+"""NumPy memory as Arrow memory and back. Nothing is copied but what Arrow lays out differently: booleans,
+which it packs in bits, masks, and arrays with gaps.
 """
 
 from __future__ import annotations
@@ -25,8 +25,19 @@ NumPy: TypeAlias = np.ndarray[Any, Any]
 
 _PLAIN = {
     np.dtype(name): getattr(pa, name)()
-    for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    + ("float16", "float32", "float64")
+    for name in [
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    ]
 }
 _UNITS = ("s", "ms", "us", "ns")
 NUMPY_TYPES: dict[pa.DataType, np.dtype[Any]] = {
@@ -70,7 +81,9 @@ def fixed_width(values: NumPy, kind: pa.DataType, valid: NumPy | None = None) ->
 
 
 def numpy_view(array: pa.Array, dtype: np.dtype[Any]) -> NumPy:
-    """The values of an Arrow array of fixed width, in its memory, read-only; what lies under nulls included."""
+    """The values of an Arrow array of fixed width, in its memory, read-only; what lies under nulls
+    included.
+    """
     memory = array.buffers()[1]
     if memory is None or not len(array):
         view = np.empty(0 if memory is None else len(array), dtype)

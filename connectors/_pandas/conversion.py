@@ -118,6 +118,6 @@ def _by_arrow(table: pa.Table, wanted: Conversion, options: dict[str, Any]) -> A
         if isinstance(error, MemoryError):
             raise
         raise NotConvertible(
-            f"Arrow cannot make a pandas frame of a table of schema {table.schema.to_string()[:500]}: {error}",
+            f"Arrow cannot make a pandas frame of a table of schema {str(table.schema)[:500]}: {error}",
             hint="take obj.to_arrow(), and convert its columns",
         ) from error

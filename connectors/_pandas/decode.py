@@ -1,7 +1,9 @@
-"""Arrow columns back to pandas arrays, by the facts that `encode` left: exactly what was put, sharing its memory.
+"""Arrow columns back to pandas arrays, by the facts that `encode` left: exactly what was put, sharing its
+memory.
 
-A column may have been replaced, joined with others or cast since. Each decoder looks whether the column is still
-of its making, and returns None if not: then it is a column without facts. May call all of `encode`'s rooms.
+A column may have been replaced, joined with others or cast since. Each decoder looks whether the column is
+still of its making, and returns None if not: then it is a column without facts. May call all of `encode`'s
+rooms.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from flightstore.connectors._pandas.arrays import codes_of, marked, masked, zoned
+from flightstore.connectors._pandas.arrays import MASKED_DTYPES, codes_of, marked, masked, zoned
 from flightstore.connectors._pandas.buffers import NUMPY_TYPES, NumPy, joined, numpy_view, valid_mask
 from flightstore.connectors._pandas.defaults import DEFAULT, Conversion, decode_plain
 from flightstore.connectors._pandas.embedded import embedded
-from flightstore.connectors._pandas.encode import MASKED_DTYPES, checksum, readable
+from flightstore.connectors._pandas.encode import checksum, readable
 from flightstore.connectors._pandas.literals import read_literal
 from flightstore.connectors._pandas.objects import decode_objects
 from flightstore.errors import NotConvertible
@@ -236,15 +238,21 @@ def decode_level(column: Column, facts: Facts | None, name: Any, wanted: Convers
     """An index of one level, its frequency included."""
     values = decode_array(column, facts, wanted)
     index = pd.Index(values, dtype=values.dtype, copy=False, name=name, tupleize_cols=False)
-    if facts and "freq" in facts and isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
-        if checksum(index.asi8) == facts["check"]:
-            _set_frequency(index, read_literal(facts["freq"]))
+    freq = _frequency(index, facts or {})
+    if freq is not None:
+        _set_frequency(index, freq)
     return index
+
+
+def _frequency(index: Any, facts: Facts) -> Any:
+    """The frequency that the index had, if it still is that index."""
+    is_regular = "freq" in facts and isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex)
+    return read_literal(facts["freq"]) if is_regular and checksum(index.asi8) == facts["check"] else None
 
 
 def _set_frequency(index: Any, freq: Any) -> None:
     """Give an index its frequency back, unchecked: pandas' own check looks at every value."""
-    for holder in (index, getattr(index, "_data", None)):
+    for holder in (index, getattr(index, "_data", index)):
         if hasattr(holder, "_freq"):
             holder._freq = freq
             if index.freq == freq:

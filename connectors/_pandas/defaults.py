@@ -1,4 +1,5 @@
-"""Arrow columns of any origin as pandas arrays: what pandas itself would make of them, sharing what it can share.
+"""Arrow columns of any origin as pandas arrays: what pandas itself would make of them, sharing what it can
+share.
 
 `refusal` tells beforehand what pandas cannot hold. May call arrays, buffers, objects and views.
 """
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flightstore.connectors._pandas.arrays import codes_of, marked, masked, with_nan, zoned
+from flightstore.connectors._pandas.arrays import MASKED_DTYPES, codes_of, marked, masked, with_nan, zoned
 from flightstore.connectors._pandas.buffers import NUMPY_TYPES, joined, numpy_view, slots
 from flightstore.connectors._pandas.objects import object_array
 from flightstore.connectors._pandas.views import without_views
@@ -220,14 +221,7 @@ def _decode_other(column: Any) -> Any:
     return array.to_numpy() if isinstance(array, pd.arrays.NumpyExtensionArray) else array
 
 
-_NULLABLE = {
-    **{
-        getattr(pa, name.lower())(): pd.api.types.pandas_dtype(name)
-        for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-        + ("Float32", "Float64")
-    },
-    pa.bool_(): pd.BooleanDtype(),
-}
+_NULLABLE = {pa.from_numpy_dtype(dtype.numpy_dtype): dtype for dtype in MASKED_DTYPES.values()}
 
 
 def nullable_dtype(kind: pa.DataType) -> Any:

@@ -1,8 +1,8 @@
 """pandas arrays to Arrow, by dtype: the values' own memory wherever Arrow lays them out alike.
 
-Missing values become Arrow nulls where pandas marks them (NaT, -1 among codes, masks), so that everybody sees
-them; the mark stays in the memory under the null, so that nothing has to be restored. A float NaN stays a NaN:
-nobody looks for it. May call buffers, literals and objects.
+Missing values become Arrow nulls where pandas marks them (NaT, -1 among codes, masks), so that everybody
+sees them; the mark stays in the memory under the null, so that nothing has to be restored. A float NaN stays
+a NaN: nobody looks for it. May call buffers, literals and objects.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from flightstore.connectors._pandas.arrays import MASKED_DTYPES
 from flightstore.connectors._pandas.buffers import NumPy, arrow_type, bits, fixed_width, packed
 from flightstore.connectors._pandas.embedded import dense, embed
 from flightstore.connectors._pandas.literals import Writer
@@ -22,7 +23,6 @@ from flightstore.connectors._pandas.objects import Encoded, encode_objects
 from flightstore.errors import NotStorable
 
 __all__ = [
-    "MASKED_DTYPES",
     "array_of",
     "checksum",
     "encode_array",
@@ -36,11 +36,6 @@ __all__ = [
 NAT = np.iinfo(np.int64).min
 NumpyEADtype = type(pd.Series([0]).array.dtype)
 """The dtype of pandas' wrapper around NumPy's arrays."""
-MASKED_DTYPES = {
-    name: pd.api.types.pandas_dtype(name)
-    for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-    + ("Float32", "Float64", "boolean")
-}
 SAMPLES = 16
 
 

@@ -39,12 +39,12 @@ def _dumps(facts: Any) -> bytes:
 
 
 def adapt(schema: pa.Schema, num_rows: int) -> pa.Schema:
-    """The schema with its metadata put right, after columns were added, dropped, renamed or reordered, or rows
-    were joined.
+    """The schema with its metadata put right, after columns were added, dropped, renamed or reordered, or
+    rows were joined.
 
-    As pandas would have it: a column without facts is an ordinary one; an index that lost its only level, and a
-    range of another length, become a default index; a series with a second column becomes a frame. Of several
-    index levels those that are left stay.
+    As pandas would have it: a column without facts is an ordinary one; an index that lost its only level,
+    and a range of another length, become a default index; a series with a second column becomes a frame. Of
+    several index levels those that are left stay.
     """
     layout = read_layout(schema)
     if layout is None:

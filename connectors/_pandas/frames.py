@@ -31,7 +31,7 @@ from flightstore.connectors._pandas.literals import Writer, read_literal
 from flightstore.connectors._pandas.sharing import protect, protect_index
 from flightstore.errors import NotConvertible
 
-__all__ = ["decode_table", "encode_frame", "encode_lone_index", "encode_series"]
+__all__ = ["column_arrays", "decode_table", "encode_frame", "encode_lone_index", "encode_series"]
 
 
 def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
@@ -41,8 +41,8 @@ def encode_frame(frame: pd.DataFrame, *, may_pickle: bool) -> pa.Table:
         NotStorable: names the column, or the part of the frame, that only pickle could take or nothing.
     """
     columns = encode_columns(frame.columns, Writer(may_pickle, "the label of a column"))
-    whole = {"kind": "frame", "columns": columns.index}
-    return _encode(frame, _column_arrays(frame), columns, whole, may_pickle)
+    whole = {"kind": "frame", "columns": columns.described}
+    return _encode(frame, column_arrays(frame), columns, whole, may_pickle)
 
 
 def encode_series(series: pd.Series, *, may_pickle: bool) -> pa.Table:
@@ -55,7 +55,7 @@ def encode_series(series: pd.Series, *, may_pickle: bool) -> pa.Table:
 def encode_lone_index(index: pd.Index, *, may_pickle: bool) -> pa.Table:
     """The table of an index by itself."""
     levels = encode_index(index, Writer(may_pickle, "the index"), set())
-    whole = {"kind": "index", "index": levels.index, "pandas": pd.__version__}
+    whole = {"kind": "index", "index": levels.described, "pandas": pd.__version__}
     return _table(levels.names, levels.arrays, levels.facts, whole, len(index))
 
 
@@ -71,7 +71,7 @@ def _encode(value: Any, arrays: list[Any], columns: Columns, whole: Facts, may_p
         facts[place] = {**(encoded.facts or {}), **(facts[place] or {})} or None
     names = list(columns.names)
     levels = encode_index(value.index, Writer(may_pickle, "the index"), set(names))
-    whole |= {"index": levels.index, "pandas": pd.__version__}
+    whole |= {"index": levels.described, "pandas": pd.__version__}
     if value.attrs:
         whole["attrs"] = Writer(may_pickle, "attrs").write(dict(value.attrs))
     if not value.flags.allows_duplicate_labels:
@@ -83,11 +83,11 @@ def _label(value: Any, place: int) -> Any:
     return value.columns[place] if isinstance(value, pd.DataFrame) else value.name
 
 
-def _column_arrays(frame: pd.DataFrame) -> list[Any]:
+def column_arrays(frame: pd.DataFrame) -> list[Any]:
     """The array of each column, not copied."""
     count = len(frame.columns)
-    if hasattr(frame, "_iter_column_arrays"):
-        return list(frame._iter_column_arrays())
+    if hasattr(frame, "_itercolumn_arrays"):
+        return list(frame._itercolumn_arrays())
     return [array_of(frame.iloc[:, place]) for place in range(count)]
 
 

@@ -1,5 +1,6 @@
-"""Indexes both ways: an index of the rows lies in columns of the table, one per level; an index of the columns is
-the names of the fields where it is made of texts, and lies in the metadata where it is anything else.
+"""Indexes both ways: an index of the rows lies in columns of the table, one per level; an index of the
+columns is the names of the fields where it is made of texts, and lies in the metadata where it is anything
+else.
 
 May call encode, decode, layout and what they call.
 """
@@ -32,7 +33,7 @@ class Levels(NamedTuple):
     """Names of its fields."""
     arrays: list[Any]
     facts: list[Facts | None]
-    index: Facts
+    described: Facts
     """What the schema's facts say of it."""
 
 
@@ -43,7 +44,7 @@ class Columns(NamedTuple):
     """Names of the fields: readable, each once."""
     facts: list[Facts | None]
     """For each field its label, where that is not its name."""
-    index: Facts
+    described: Facts
     """What the schema's facts say of it."""
 
 
@@ -88,7 +89,7 @@ def encode_index(index: pd.Index, writer: Writer, taken: set[str]) -> Levels:
     names = [_level_name(name, number, taken) for number, name in enumerate(index.names)]
     is_multi = isinstance(index, pd.MultiIndex)
     encoded = _encode_levels(index, writer) if is_multi else [encode_level(index, writer)]
-    facts = []
+    facts: list[Facts | None] = []
     for number, (name, label, level) in enumerate(zip(names, index.names, encoded, strict=True)):
         facts.append({**(level[1] or {}), "level": number, **(_labelled(name, label, writer) or {})})
     described: Facts = {"kind": "levels", "levels": len(names), "multi": is_multi}
@@ -192,7 +193,7 @@ def _stored(columns: pd.Index, names: list[str], labels: list[Any], writer: Writ
     arrays = [joined(array) for array in levels.arrays]
     described = {
         "kind": "stored",
-        "index": levels.index,
+        "index": levels.described,
         "facts": levels.facts,
         "fields": names,
         "batch": embed_batch(pa.record_batch(arrays, names=levels.names)),

@@ -1,8 +1,9 @@
 """What the columns of a pandas object's table are: values or index levels, their facts and labels.
 
 The schema's facts: ``kind`` (frame, series or index), ``rows``, ``index``, ``columns``, ``attrs``,
-``unique_labels``. A field's facts: ``dtype`` and what belongs to it (`encode`), ``level`` in the index, ``label``
-and the field's ``name`` when that was written: a field that has another name now was renamed, and is called so.
+``unique_labels``. A field's facts: ``dtype`` and what belongs to it (`encode`), ``level`` in the index,
+``label`` and the field's ``name`` when that was written: a field that has another name now was renamed, and
+is called so.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Layout:
         return bool(self.whole.get("series") == name)
 
     def is_new(self, position: int, known: frozenset[str]) -> bool:
-        """Whether a column is none of those that the columns' index was made for, or is called otherwise now."""
+        """Whether a column is none of those that the columns' index was made for, or is called
+        otherwise now.
+        """
         name, facts = self.names[position], self.fields[position]
         return name not in known or (facts is not None and facts.get("name", name) != name)
 

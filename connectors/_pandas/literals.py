@@ -1,8 +1,8 @@
 """Python, NumPy and pandas scalars as JSON: labels, names, attrs, fill values, time zones, offsets.
 
-What JSON has itself is written as it is; anything else is an object of one key that begins with ``$``. The value
-that comes back is of the same type. What nobody here knows is pickled, where that is allowed. The keys are
-stored: never give one another meaning.
+What JSON has itself is written as it is; anything else is an object of one key that begins with ``$``. The
+value that comes back is of the same type. What nobody here knows is pickled, where that is allowed. The keys
+are stored: never give one another meaning.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import decimal
 import math
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -157,25 +158,21 @@ def _write_tz(writer: Writer, tz: datetime.tzinfo) -> Any:
         return {"$tz": ["zoneinfo", tz.key]}  # type: ignore[attr-defined]
     if kind == "pytz._FixedOffset":
         return {"$tz": ["pytz", tz._minutes]}  # type: ignore[attr-defined]
-    if kind.startswith("pytz."):
-        import pytz  # type: ignore[import-untyped]
-
-        if tz.zone and pytz.timezone(tz.zone) is tz:  # type: ignore[attr-defined]
-            return {"$tz": ["pytz", tz.zone]}  # type: ignore[attr-defined]
-    return None
+    zone = getattr(tz, "zone", None)
+    is_pytz = kind.startswith("pytz.") and zone and import_module("pytz").timezone(zone) is tz
+    return {"$tz": ["pytz", zone]} if is_pytz else None
 
 
 def tz_of(kind: str, what: Any, *name: str) -> datetime.tzinfo:
     """The time zone that `_write_tz` described."""
     if kind == "fixed":
         offset = datetime.timedelta(microseconds=what)
-        return datetime.timezone(offset, *name) if offset or name else datetime.UTC
+        return datetime.timezone(offset, *name)
     if kind == "zoneinfo":
         import zoneinfo
 
         return zoneinfo.ZoneInfo(what)
-    import pytz
-
+    pytz = import_module("pytz")
     zone: datetime.tzinfo = pytz.FixedOffset(what) if isinstance(what, int) else pytz.timezone(what)
     return zone
 
@@ -201,7 +198,7 @@ def _read_offset(kind: str, n: int, normalize: bool, kwds: Any) -> Any:
     return made(n, **options)
 
 
-def _read_timestamp(at: int, unit: str, tz: Any) -> pd.Timestamp:
+def _read_timestamp(at: int, unit: Any, tz: Any) -> pd.Timestamp:
     naive = pd.Timestamp(np.datetime64(at, unit))
     return naive if tz is None else naive.tz_localize("UTC").tz_convert(read_literal(tz))
 

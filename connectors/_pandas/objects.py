@@ -1,8 +1,9 @@
-"""Columns of Python objects: as Arrow values where exactly the same objects come back, else pickled one by one.
+"""Columns of Python objects: as Arrow values where exactly the same objects come back, else pickled one by
+one.
 
 A column qualifies when all its values are of one plain type, missing ones (None, NaN, NA or NaT: one sort of
-them) aside; the types whose Arrow form may lose something (scale, time zone, order of keys) are converted back
-and compared before they are accepted. Arrays of one dtype become lists.
+them) aside; the types whose Arrow form may lose something (scale, time zone, order of keys) are converted
+back and compared before they are accepted. Arrays of one dtype become lists.
 """
 
 from __future__ import annotations
@@ -184,7 +185,8 @@ def _pickled(values: NumPy, where: str) -> pa.Array:
             raise
         except Exception as error:
             raise NotStorable(
-                f"{where} of this pandas object: row {row} holds a {_name(value)} that cannot be stored: {error}",
+                f"{where} of this pandas object: row {row} holds a {_name(value)}, which cannot be "
+                f"stored: {error}",
                 hint="store the data in it instead",
             ) from error
     return pa.StructArray.from_arrays([pa.array(data, pa.large_binary())], ["pickle"])
@@ -192,7 +194,7 @@ def _pickled(values: NumPy, where: str) -> pa.Array:
 
 def _refusal(values: NumPy, where: str) -> NotStorable:
     """Says which value it is that Arrow does not hold, or not beside the others."""
-    sorts = {}
+    sorts: dict[str, int] = {}
     for row, value in enumerate(values):
         sorts.setdefault(_sort(value), row)
     rows = [row for sort, row in sorts.items() if sort not in _MARKERS]
@@ -231,7 +233,9 @@ def _name(value: Any) -> str:
 
 
 def decode_objects(column: pa.Array | pa.ChunkedArray, facts: dict[str, Any]) -> NumPy | None:
-    """The objects of a column that `encode_objects` made; None where the column is of another making by now."""
+    """The objects of a column that `encode_objects` made; None where the column is of another making
+    by now.
+    """
     form = facts.get("form")
     missing = _MARKERS[facts.get("missing", "None")]
     length = len(column)
@@ -245,7 +249,7 @@ def decode_objects(column: pa.Array | pa.ChunkedArray, facts: dict[str, Any]) ->
         return _decode_arrays(joined(column)) if pa.types.is_large_list(column.type) else None
     if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type):
         array = joined(column)
-        values = array.to_numpy(zero_copy_only=False).astype(object, copy=False)
+        values: NumPy = array.to_numpy(zero_copy_only=False).astype(object, copy=False)
         if not values.flags.writeable:
             values = values.copy()
         if missing is not None and array.null_count:

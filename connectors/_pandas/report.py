@@ -1,4 +1,6 @@
-"""What a conversion shares and what it copies: found by converting, and comparing addresses. May call conversion."""
+"""What a conversion shares and what it copies: found by converting, and comparing addresses. May call
+conversion.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from flightstore.connectors._pandas.conversion import (
     why_refused,
 )
 from flightstore.connectors._pandas.encode import array_of
+from flightstore.connectors._pandas.frames import column_arrays
 from flightstore.connectors._pandas.layout import known_layout
 from flightstore.connectors._pandas.standard import STANDARD_KEY
 from flightstore.types import ColumnConversion, ConversionReport
@@ -71,7 +74,8 @@ def _parts(table: pa.Table, result: Any, by_arrow: bool) -> dict[int, list[Any]]
     if isinstance(result, pd.Series):
         found[values[0]] = [array_of(result)]
     elif isinstance(result, pd.DataFrame):
-        found |= {position: [array_of(result.iloc[:, place])] for place, position in enumerate(values)}
+        arrays = column_arrays(result)
+        found |= {position: [arrays[place]] for place, position in enumerate(values)}
     return found
 
 
@@ -87,7 +91,9 @@ def _index_array(index: pd.Index) -> Any:
 
 
 def memory_of(array: Any) -> Iterator[tuple[int, int]]:
-    """(address, bytes) of all the memory of a pandas or NumPy array; of objects, of the references to them."""
+    """(address, bytes) of all the memory of a pandas or NumPy array; of objects, of the references to
+    them.
+    """
     if isinstance(array, np.ndarray):
         yield array.__array_interface__["data"][0], array.nbytes
     elif isinstance(array, pd.Categorical):

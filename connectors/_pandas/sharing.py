@@ -1,13 +1,13 @@
 """Frames that can be modified although their memory cannot.
 
-pandas copies what is touched of a block when it believes that another object uses the block's memory too. The
-memory of a stored object is such memory, always: so each block that lies in it is told of a user that never goes
-away. Slices, columns and shallow copies of the frame take that along, as they take any other user along. A copy
-has its own memory, and forgets it.
+pandas copies what is touched of a block when it believes that another object uses the block's memory too.
+The memory of a stored object is such memory, always: so each block that lies in it is told of a user that
+never goes away. Slices, columns and shallow copies of the frame take that along, as they take any other user
+along. A copy has its own memory, and forgets it.
 
-The books about users are private to pandas. Where they are not as expected, a shallow copy is kept for as long
-as the frame lives: then it is the frame itself that can be modified, not everything made of it. May call nothing
-else.
+The books about users are private to pandas. Where they are not as expected, a shallow copy is kept for as
+long as the frame lives: then it is the frame itself that can be modified, not everything made of it. May
+call nothing else.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def _ignore(kept: Any) -> None:
 
 
 def protect(value: Any) -> Any:
-    """The frame or series, which pandas now copies from, where its memory is not the caller's own to change."""
+    """The frame or series, which pandas now copies from, where its memory is not the caller's own to
+    change.
+    """
     if remembers_users():
         _add_user(value)
     else:

@@ -1,4 +1,5 @@
-"""pandas' own metadata of an Arrow table, for readers that know nothing of flightstore: pyarrow, polars, Parquet.
+"""pandas' own metadata of an Arrow table, for readers that know nothing of flightstore: pyarrow, polars,
+Parquet.
 
 Its form: https://pandas.pydata.org/docs/development/developer.html. May call layout and buffers.
 """

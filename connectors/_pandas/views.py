@@ -1,5 +1,5 @@
-"""Arrow arrays of views, written out: pandas does not know views throughout, and Arrow's own cast of list views
-makes invalid arrays where they hold nulls. May call nothing else.
+"""Arrow arrays of views, written out: pandas does not know views throughout, and Arrow's own cast of list
+views makes invalid arrays where they hold nulls. May call nothing else.
 """
 
 from __future__ import annotations

@@ -45,3 +45,16 @@ def another(store: fs.Store, store_dir: str) -> Iterator[Callable[[], fs.Store]]
     yield connect
     for handle in handles:
         handle.close()
+
+
+@pytest.fixture(scope="module")
+def shared_store() -> Iterator[fs.Store]:
+    """A store of 128 MiB for all tests of a module."""
+    parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
+    with fs.connect(f"{parent}/store", capacity="128MiB") as store:
+        yield store
+        store.recover()
+        findings = store.fsck()
+        store.destroy()
+    shutil.rmtree(parent)
+    assert findings == []

@@ -1,4 +1,6 @@
-"""Stored pandas frames with columns added, dropped, renamed, reordered, rows joined: what pandas would make of it."""
+"""Stored pandas frames with columns added, dropped, renamed, reordered, rows joined: what pandas would
+make of it.
+"""
 
 from __future__ import annotations
 
@@ -229,8 +231,9 @@ def test_values_and_index_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "name", [n for n in CATALOGUE if n.startswith(("column:", "index")) and n not in NEEDS_PICKLE]
 )
-def test_any_column_beside_another(store: fs.Store, name: str) -> None:
+def test_any_column_beside_another(shared_store: fs.Store, name: str) -> None:
     """The store's own composition: a column added to any frame; any column added to a frame."""
+    store = shared_store
     expected = CATALOGUE[name]()
     store.put(expected, "frame")
     store.with_columns("frame", {"new": np.arange(len(expected))}, name="more")

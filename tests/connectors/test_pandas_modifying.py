@@ -67,13 +67,14 @@ def frame() -> Frame:
 
 
 @pytest.fixture
-def stored(store: fs.Store) -> Iterator[fs.Table]:
+def stored(shared_store: fs.Store) -> Iterator[fs.Table]:
     """The frame above in a store; it is the same after the test."""
-    store.put(frame(), "frame")
-    obj = store.get("frame")
+    if not shared_store.contains("frame"):
+        shared_store.put(frame(), "frame")
+    obj = shared_store.get("frame")
     yield obj
     assert_same_frame(frame(), obj.to_pandas())
-    assert_same_frame(frame(), store.get("frame").to_pandas())
+    assert_same_frame(frame(), shared_store.get("frame").to_pandas())
 
 
 def set_loc(df: Frame, name: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import flightstore as fs
 from flightstore.connectors._pandas.report import memory_of
@@ -30,18 +27,6 @@ from flightstore.testing.types.pandas import (
 PLAIN = [name for name in CATALOGUE if name not in NEEDS_PICKLE]
 OWN_FORM = ("index: tuples", "index: complex", "index: one level", "index: Int64", "index: ArrowDtype")
 """Indexes whose values are others to who knows nothing of our own metadata."""
-
-
-@pytest.fixture(scope="module")
-def shared_store() -> Iterator[fs.Store]:
-    parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
-    with fs.connect(f"{parent}/store", capacity="128MiB") as store:
-        yield store
-        store.recover()
-        findings = store.fsck()
-        store.destroy()
-    shutil.rmtree(parent)
-    assert findings == []
 
 
 def difference(expected: Any, got: Any) -> str:
@@ -81,7 +66,7 @@ def test_the_same_comes_out_as_a_table(shared_store: fs.Store, name: str) -> Non
 
 
 @pytest.mark.req("TYP-2")
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(value=frames() | series() | indexes())
 def test_generated_objects(shared_store: fs.Store, value: Any) -> None:
     obj = shared_store.get(shared_store.put(value))

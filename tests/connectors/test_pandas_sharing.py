@@ -1,7 +1,10 @@
-"""Frames lie in the store's own memory: shown by addresses in the mapping of the arena, and by what is reported."""
+"""Frames lie in the store's own memory: shown by addresses in the mapping of the arena, and by what is
+reported.
+"""
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Callable
@@ -21,9 +24,10 @@ from flightstore.testing.types.pandas import CATALOGUE, assert_same_frame
 N = 100
 
 
-def arena_of(store: fs.Store) -> tuple[int, int]:
+@functools.cache
+def arena_of(path: str) -> tuple[int, int]:
     """First address and end of the read-only mapping of the arena in this process."""
-    arena = os.path.realpath(f"{store.path}/arena")
+    arena = os.path.realpath(f"{path}/arena")
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, permissions, *_, path = line.split()
         if path == arena and permissions == "r--s":
@@ -34,7 +38,7 @@ def arena_of(store: fs.Store) -> tuple[int, int]:
 
 def private_bytes(store: fs.Store, array: Any) -> int:
     """Bytes of an array that are not in the arena."""
-    first, end = arena_of(store)
+    first, end = arena_of(store.path)
     return sum(size for address, size in memory_of(array) if size and not first <= address <= end - size)
 
 
@@ -183,8 +187,8 @@ def test_a_frame_put_by_pandas_with_arrow_dtypes(store: fs.Store) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in CATALOGUE if not name.startswith(("no rows", "series", "lone"))]
 )
-def test_the_report_says_what_is_true(store: fs.Store, name: str) -> None:
-    obj = store.get(store.put(CATALOGUE[name]()))
+def test_the_report_says_what_is_true(shared_store: fs.Store, name: str) -> None:
+    obj = shared_store.get(shared_store.put(CATALOGUE[name]()))
     got = obj.to_pandas()
     report = obj.conversion_report("pandas")
     assert report.library == "pandas"
@@ -195,7 +199,7 @@ def test_the_report_says_what_is_true(store: fs.Store, name: str) -> None:
         else [array_of(got.iloc[:, i]) for i in range(got.shape[1])]
     )
     for column, array in zip(report.columns, values, strict=False):
-        assert column.copied_bytes == private_bytes(store, array), column
+        assert column.copied_bytes == private_bytes(shared_store, array), column
         assert column.shared_bytes + column.copied_bytes == sum(size for _, size in memory_of(array)), column
     assert all(bool(column.reason) == bool(column.copied_bytes) for column in report.columns)
 

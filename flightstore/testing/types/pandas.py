@@ -1,4 +1,5 @@
-"""pandas objects of every sort: each dtype, index, label and kind of emptiness, by name, and strategies for more.
+"""pandas objects of every sort: each dtype, index, label and kind of emptiness, by name, and strategies for
+more.
 
 Each entry of `CATALOGUE` is a function that makes the object anew: what is stored may share its memory.
 """
@@ -11,6 +12,7 @@ import fractions
 import uuid
 import zoneinfo
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ __all__ = ["CATALOGUE", "NEEDS_PICKLE", "assert_same_frame", "frames", "indexes"
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 ODD_ZONE = datetime.timezone(datetime.timedelta(hours=5, minutes=30), "somewhere")
 NAN = float("nan")
+INTERVALS = pd.arrays.IntervalArray.from_breaks
+
 
 Make = Callable[[], Any]
 
@@ -37,8 +41,8 @@ def objects(*values: Any) -> Any:
 def _numpy_dtypes() -> dict[str, Make]:
     names = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     names += ["float16", "float32", "float64", "longdouble", "complex64", "complex128", "clongdouble"]
-    found: dict[str, Make] = {name: lambda name=name: np.array([1, 0, 3, 1], name) for name in names}
-    found |= {f"{name} with NaN": lambda name=name: np.array([1.5, NAN, -0.0], name) for name in names[9:]}
+    found: dict[str, Make] = {name: partial(np.array, [1, 0, 3, 1], name) for name in names}
+    found |= {f"{name} with NaN": partial(np.array, [1.5, NAN, -0.0], name) for name in names[9:]}
     found |= {
         "big-endian": lambda: np.array([1, 2], ">i4"),
         "big-endian floats": lambda: np.array([1.5, NAN], ">f8"),
@@ -47,9 +51,9 @@ def _numpy_dtypes() -> dict[str, Make]:
         "infinities": lambda: np.array([np.inf, -np.inf, NAN]),
     }
     for unit in ("s", "ms", "us", "ns"):
-        found[f"datetime64[{unit}]"] = lambda unit=unit: np.array(["2024-02-29", "NaT"], f"M8[{unit}]")
-        found[f"datetime64[{unit}] without NaT"] = lambda unit=unit: np.array(["2024-02-29"], f"M8[{unit}]")
-        found[f"timedelta64[{unit}]"] = lambda unit=unit: np.array([-3, "NaT", 3], f"m8[{unit}]")
+        found[f"datetime64[{unit}]"] = partial(np.array, ["2024-02-29", "NaT"], f"M8[{unit}]")
+        found[f"datetime64[{unit}] without NaT"] = partial(np.array, ["2024-02-29"], f"M8[{unit}]")
+        found[f"timedelta64[{unit}]"] = partial(np.array, [-3, "NaT", 3], f"m8[{unit}]")
     return found
 
 
@@ -79,7 +83,7 @@ def _object_values() -> dict[str, Make]:
         "NA": (pd.NA, pd.NA),
         "NaT": (pd.NaT, pd.NaT),
     }
-    return {f"object, {name}": lambda items=items: objects(*items) for name, items in values.items()}
+    return {f"object, {name}": partial(objects, *items) for name, items in values.items()}
 
 
 def _pickled_values() -> dict[str, Make]:
@@ -104,7 +108,7 @@ def _pickled_values() -> dict[str, Make]:
         "Fraction": (fractions.Fraction(1, 3),),
         "types": (int, pd.Timestamp),
     }
-    return {f"object, {name}": lambda items=items: objects(*items) for name, items in values.items()}
+    return {f"object, {name}": partial(objects, *items) for name, items in values.items()}
 
 
 def _strings() -> dict[str, Make]:
@@ -112,16 +116,16 @@ def _strings() -> dict[str, Make]:
     for storage in ("python", "pyarrow"):
         for na in ("nan", "NA"):
             dtype = pd.StringDtype(storage, na_value=np.nan if na == "nan" else pd.NA)
-            found[f"string, {storage}, {na}"] = lambda dtype=dtype: pd.array(["a", None, ""], dtype=dtype)
-            found[f"string, {storage}, {na}, all missing"] = lambda dtype=dtype: pd.array([None], dtype=dtype)
+            found[f"string, {storage}, {na}"] = partial(pd.array, ["a", None, ""], dtype=dtype)
+            found[f"string, {storage}, {na}, all missing"] = partial(pd.array, [None], dtype=dtype)
     found["string, two chunks"] = lambda: pd.concat([pd.Series(["a"]), pd.Series(["b", None])]).array
     return found
 
 
 def _nullable() -> dict[str, Make]:
     names = ["Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64"]
-    found: dict[str, Make] = {name: lambda name=name: pd.array([1, None, 3], dtype=name) for name in names}
-    found |= {f"{name}, no NA": lambda name=name: pd.array([1, 2], dtype=name) for name in names}
+    found: dict[str, Make] = {name: partial(pd.array, [1, None, 3], dtype=name) for name in names}
+    found |= {f"{name}, no NA": partial(pd.array, [1, 2], dtype=name) for name in names}
     found |= {
         "boolean": lambda: pd.array([True, None, False], dtype="boolean"),
         "boolean, no NA": lambda: pd.array([True, False], dtype="boolean"),
@@ -140,7 +144,7 @@ def _categoricals() -> dict[str, Make]:
     def many(count: int) -> Make:
         return lambda: pd.Categorical.from_codes([0, count - 1, -1], categories=pd.Index(range(count)) * 3)
 
-    dates = lambda: pd.date_range("2024-01-01", periods=3, freq="D")  # noqa: E731
+    dates = partial(pd.date_range, "2024-01-01", periods=3, freq="D")
     return {
         "category": lambda: pd.Categorical(["a", None, "b"]),
         "category, ordered": of(lambda: ["b", "a"], lambda: ["b", "a"], True),
@@ -153,7 +157,7 @@ def _categoricals() -> dict[str, Make]:
         "category of float": lambda: pd.Categorical([1.5, NAN, -0.0]),
         "category of bool": lambda: pd.Categorical([True, False]),
         "category of dates": of(lambda: dates()[:1], dates),
-        "category of zoned": of(lambda: dates().tz_localize(BERLIN)[:1], lambda: dates().tz_localize(BERLIN)),
+        "category of zoned": of(lambda: dates(tz=BERLIN)[:1], lambda: dates(tz=BERLIN)),
         "category of timedelta": lambda: pd.Categorical(pd.to_timedelta([1, 2], unit="h")),
         "category of period": lambda: pd.Categorical(pd.period_range("2024-01", periods=2, freq="M")),
         "category of interval": lambda: pd.cut([1, 5, 9], 3),
@@ -187,7 +191,7 @@ def _arrow_dtypes() -> dict[str, Make]:
         "null": (pa.null(), [None, None]),
     }
     found: dict[str, Make] = {
-        f"Arrow {name}": lambda kind=kind, items=items: pd.array(items, dtype=pd.ArrowDtype(kind))
+        f"Arrow {name}": partial(pd.array, items, dtype=pd.ArrowDtype(kind))
         for name, (kind, items) in kinds.items()
     }
     dictionary = pa.array(["a", None, "b"]).dictionary_encode()
@@ -198,31 +202,31 @@ def _arrow_dtypes() -> dict[str, Make]:
 def _other_dtypes() -> dict[str, Make]:
     times = ["2024-02-29 12:00", None, "2024-10-27 01:30"]
     zones = {"zone": BERLIN, "UTC": datetime.UTC, "zone UTC": zoneinfo.ZoneInfo("UTC"), "offset": ODD_ZONE}
-    found: dict[str, Make] = {
-        f"zoned, {name}": lambda zone=zone: pd.DatetimeIndex(times, tz="UTC").tz_convert(zone).array
-        for name, zone in zones.items()
-    }
+    found: dict[str, Make] = {f"zoned, {name}": partial(_zoned, times, zone) for name, zone in zones.items()}
     for unit in ("s", "ms", "us", "ns"):
-        found[f"zoned, {unit}"] = lambda unit=unit: pd.array(
-            times, dtype=f"datetime64[{unit}, Europe/Berlin]"
-        )
+        found[f"zoned, {unit}"] = partial(pd.array, times, dtype=f"datetime64[{unit}, Europe/Berlin]")
     for freq in ("D", "M", "Q-MAR", "Y", "W-WED", "h", "15min", "ns"):
-        found[f"period, {freq}"] = lambda freq=freq: pd.array(["2024-01-01", None], dtype=f"period[{freq}]")
+        found[f"period, {freq}"] = partial(pd.array, ["2024-01-01", None], dtype=f"period[{freq}]")
     for closed in ("left", "right", "both", "neither"):
-        found[f"interval, {closed}"] = lambda closed=closed: pd.arrays.IntervalArray.from_breaks(
-            [0, 1, 3], closed=closed
-        )
+        found[f"interval, {closed}"] = partial(INTERVALS, [0, 1, 3], closed=closed)
     for side, breaks in {
         "float": lambda: pd.Index([0.5, 1.5, 2.5]),
         "times": lambda: pd.date_range("2024-01-01", periods=3),
         "zoned": lambda: pd.date_range("2024-01-01", periods=3, tz=BERLIN),
         "timedelta": lambda: pd.to_timedelta([1, 2, 3], unit="h"),
     }.items():
-        found[f"interval of {side}"] = lambda breaks=breaks: pd.arrays.IntervalArray.from_breaks(breaks())
-        found[f"interval of {side}, missing"] = lambda breaks=breaks: pd.arrays.IntervalArray.from_breaks(
-            breaks()
-        ).take([0, -1, 1], allow_fill=True)
+        found[f"interval of {side}"] = partial(_intervals, breaks, False)
+        found[f"interval of {side}, missing"] = partial(_intervals, breaks, True)
     return found | _sparse()
+
+
+def _zoned(times: list[Any], zone: Any) -> Any:
+    return pd.DatetimeIndex(times, tz="UTC").tz_convert(zone).array
+
+
+def _intervals(breaks: Make, missing: bool) -> Any:
+    array = INTERVALS(breaks())
+    return array.take([0, -1, 1], allow_fill=True) if missing else array
 
 
 def _sparse() -> dict[str, Make]:
@@ -371,19 +375,38 @@ def _catalogue() -> dict[str, Make]:
     }
     found: dict[str, Make] = {}
     for name, make in arrays.items():
-        found[f"column: {name}"] = lambda make=make: _series(make()).to_frame("x")
-        found[f"series: {name}"] = lambda make=make: _series(make())
-        found[f"no rows: {name}"] = lambda make=make: _series(make()).to_frame("x").iloc[:0]
+        found[f"column: {name}"] = partial(_column, make)
+        found[f"series: {name}"] = partial(_series, make)
+        found[f"no rows: {name}"] = partial(_no_rows, make)
     for name, make in _indexes().items():
-        found[f"index: {name}"] = lambda make=make: pd.DataFrame({"a": np.arange(len(make()))}, index=make())
+        found[f"index: {name}"] = partial(_indexed, make)
         found[f"lone index: {name}"] = make
     for name, make in _columns().items():
-        found[f"columns: {name}"] = lambda make=make: pd.DataFrame(np.ones((2, len(make()))), columns=make())
+        found[f"columns: {name}"] = partial(_labelled, make)
     return found | {f"whole: {name}": make for name, make in _wholes().items()}
 
 
-def _series(array: Any) -> pd.Series:
+def _series(make: Make) -> pd.Series:
+    array = make()
     return pd.Series(array, dtype=array.dtype, copy=False)
+
+
+def _column(make: Make) -> pd.DataFrame:
+    return _series(make).to_frame("x")
+
+
+def _no_rows(make: Make) -> pd.DataFrame:
+    return _column(make).iloc[:0]
+
+
+def _indexed(make: Make) -> pd.DataFrame:
+    index = make()
+    return pd.DataFrame({"a": np.arange(len(index))}, index=index)
+
+
+def _labelled(make: Make) -> pd.DataFrame:
+    columns = make()
+    return pd.DataFrame(np.ones((2, len(columns))), columns=columns)
 
 
 CATALOGUE: dict[str, Make] = _catalogue()

@@ -1,7 +1,7 @@
 """Whether two pandas objects are the same: every class, dtype, value, missing value, name and flag.
 
-Stricter than ``pandas.testing``: NaN is neither None nor NA, a value's type counts, and so do unused levels and
-categories, the storage of strings, the sort of an index, and the class of a time zone.
+Stricter than ``pandas.testing``: NaN is neither None nor NA, a value's type counts, and so do unused levels
+and categories, the storage of strings, the sort of an index, and the class of a time zone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _same_type(expected: Any, actual: Any, where: str) -> None:
     assert type(expected) is type(actual), f"{where}: {type(actual)} instead of {type(expected)}"
 
 
-def _same_index(expected: pd.Index, actual: pd.Index, where: str) -> None:
+def _same_index(expected: Any, actual: Any, where: str) -> None:
     _same_type(expected, actual, where)
     assert len(expected) == len(actual), f"{where}: {len(actual)} instead of {len(expected)}"
     _same_value(list(expected.names), list(actual.names), f"names of {where}")
@@ -62,7 +62,7 @@ def _same_index(expected: pd.Index, actual: pd.Index, where: str) -> None:
         _same_array(expected.array, actual.array, where)
         freqs = [getattr(index, "freq", None) for index in (expected, actual)]
         assert freqs[0] == freqs[1], f"{where}: frequency {freqs[1]} instead of {freqs[0]}"
-        _same_type(*freqs, f"frequency of {where}")
+        _same_type(freqs[0], freqs[1], f"frequency of {where}")
 
 
 def _same_array(expected: Any, actual: Any, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import decimal
 import zoneinfo
 from typing import Any
 
@@ -82,10 +81,21 @@ def _strings(rows: int) -> st.SearchStrategy[Any]:
 
 def _objects(rows: int) -> st.SearchStrategy[Any]:
     one_type = st.sampled_from(
-        [TEXT, st.binary(max_size=3), st.integers(-(2**63), 2**63 - 1), st.dates(), st.booleans(), st.floats(),
-         st.decimals(-1000, 1000, places=2), st.datetimes(), st.times(), st.timedeltas(),
-         st.lists(st.integers(0, 9), max_size=2), st.fixed_dictionaries({"a": st.integers(0, 9), "b": TEXT})]
-    )  # fmt: skip
+        [
+            TEXT,
+            st.binary(max_size=3),
+            st.integers(-(2**63), 2**63 - 1),
+            st.dates(),
+            st.booleans(),
+            st.floats(),
+            st.decimals(-1000, 1000, places=2),
+            st.datetimes(),
+            st.times(),
+            st.timedeltas(),
+            st.lists(st.integers(0, 9), max_size=2),
+            st.fixed_dictionaries({"a": st.integers(0, 9), "b": TEXT}),
+        ]
+    )
     missing = st.sampled_from([None, float("nan"), pd.NA])
     plain = st.tuples(one_type, missing).flatmap(
         lambda pair: st.lists(pair[0] | st.just(pair[1]), min_size=rows, max_size=rows)
@@ -127,9 +137,15 @@ def _times(rows: int) -> st.SearchStrategy[Any]:
 
 def _arrow(rows: int) -> st.SearchStrategy[Any]:
     kinds = st.sampled_from(
-        [(pa.int16(), st.integers(-9, 9)), (pa.string(), TEXT), (pa.list_(pa.int8()), st.lists(st.integers(0, 9))),
-         (pa.decimal128(9, 2), st.decimals(-99, 99, places=2)), (pa.timestamp("us"), DAYS), (pa.bool_(), st.booleans())]
-    )  # fmt: skip
+        [
+            (pa.int16(), st.integers(-9, 9)),
+            (pa.string(), TEXT),
+            (pa.list_(pa.int8()), st.lists(st.integers(0, 9))),
+            (pa.decimal128(9, 2), st.decimals(-99, 99, places=2)),
+            (pa.timestamp("us"), DAYS),
+            (pa.bool_(), st.booleans()),
+        ]
+    )
 
     def drawn(kind: tuple[pa.DataType, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
         items = st.lists(st.none() | kind[1], min_size=rows, max_size=rows)
@@ -152,7 +168,7 @@ def _sparse(rows: int) -> st.SearchStrategy[Any]:
 def _intervals(rows: int) -> st.SearchStrategy[Any]:
     starts = st.lists(st.floats(-100, 100) | st.none(), min_size=rows, max_size=rows)
 
-    def made(found: list[float | None], closed: str) -> Any:
+    def made(found: list[float | None], closed: Any) -> Any:
         left = np.array(found, dtype=float)
         return pd.arrays.IntervalArray.from_arrays(left, left + 1, closed=closed)
 
@@ -233,7 +249,7 @@ def series() -> st.SearchStrategy[pd.Series]:
 def frames() -> st.SearchStrategy[pd.DataFrame]:
     """Frames of columns of any dtype, with any index, labels and attrs."""
 
-    def made(columns: list[Any], index: pd.Index, labels: pd.Index, attrs: dict[str, Any]) -> pd.DataFrame:
+    def made(columns: list[Any], index: pd.Index, labels: pd.Index, attrs: Any) -> pd.DataFrame:
         data = {
             place: pd.Series(array, index=index, dtype=array.dtype) for place, array in enumerate(columns)
         }
