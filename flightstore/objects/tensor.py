@@ -182,7 +182,7 @@ def _description(dtype: np.dtype[Any]) -> Any:
 
 def _offset(dtype: np.dtype[Any], name: str) -> int:
     assert dtype.fields is not None
-    return dtype.fields[name][1]
+    return dict(dtype.fields)[name][1]
 
 
 def _described_dtype(described: Any) -> np.dtype[Any]:
