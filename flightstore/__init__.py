@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         InvalidArgument,
         MissingExtra,
         NotAStore,
+        NotConvertible,
         NotStorable,
         ObjectExists,
         ObjectLost,
@@ -36,18 +37,30 @@ if TYPE_CHECKING:
     )
     from flightstore.objects.base import Object
     from flightstore.store import Store, connect
-    from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
+    from flightstore.types import (
+        ColumnConversion,
+        ConversionReport,
+        Holder,
+        ObjectID,
+        ObjectInfo,
+        RecoverReport,
+        Ref,
+        StoreStats,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CatalogFull",
+    "ColumnConversion",
+    "ConversionReport",
     "FlightStoreError",
     "GetTimeout",
     "Holder",
     "InvalidArgument",
     "MissingExtra",
     "NotAStore",
+    "NotConvertible",
     "NotStorable",
     "Object",
     "ObjectExists",
@@ -70,7 +83,18 @@ __all__ = [
 ]
 
 _ELSEWHERE = {"Object": "objects.base", "Store": "store", "connect": "store"}
-_TYPES = frozenset({"Holder", "ObjectID", "ObjectInfo", "RecoverReport", "Ref", "StoreStats"})
+_TYPES = frozenset(
+    {
+        "ColumnConversion",
+        "ConversionReport",
+        "Holder",
+        "ObjectID",
+        "ObjectInfo",
+        "RecoverReport",
+        "Ref",
+        "StoreStats",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,12 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from flightstore.objects.base import Object
 from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
-__all__ = ["AbstractStore", "BlobBuilder"]
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+__all__ = ["AbstractStore", "BlobBuilder", "TableBuilder"]
 
 
 class BlobBuilder(Protocol):
@@ -43,6 +47,81 @@ class BlobBuilder(Protocol):
 
     def abort(self) -> None:
         """Make the object vanish as if it had never been. Idempotent; does nothing once sealed."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class TableBuilder(Protocol):
+    """A table being built in place; visible to nobody until sealed.
+
+    Columns whose type has a fixed width (numbers, booleans, dates, times, decimals, fixed-size binaries, and
+    fixed-size lists of numbers) are NumPy views of the object's own memory, zeros at first: write into them.
+    The others are given whole: ``builder["name"] = array``. After the seal no write through a view reaches
+    anybody. As a context manager it seals on a normal exit and aborts when an exception leaves the block.
+    """
+
+    @property
+    def id(self) -> ObjectID:
+        """The id the object will have."""
+        ...
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's schema."""
+        ...
+
+    @property
+    def num_rows(self) -> int:
+        """The table's rows."""
+        ...
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        """The values of a column of fixed width, writable.
+
+        Timestamps and durations are ``datetime64`` and ``timedelta64`` of their unit; dates and times of day
+        the integers that Arrow keeps; decimals 4 or 8 byte integers, or rows of 64-bit words, lowest first;
+        fixed-size lists have two dimensions. Booleans are one byte each and packed by the seal.
+
+        Raises:
+            InvalidArgument: there is no such column, or its type has no fixed width.
+            StoreClosed: the table was sealed or aborted.
+        """
+        ...
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Fill a column: with NumPy values, or with anything that makes an Arrow array of its type, nulls
+        included.
+
+        Raises:
+            InvalidArgument: there is no such column, or not one value for each row.
+            NotStorable: the values do not fit its type.
+        """
+
+    def mask(self, name: str) -> np.ndarray[Any, Any]:
+        """Which rows of a column of fixed width are null (True), writable; none at first.
+
+        Raises:
+            InvalidArgument: there is no such column, or it takes no nulls.
+            StoreClosed: the table was sealed or aborted.
+        """
+        ...
+
+    def seal(self) -> ObjectID:
+        """Make the table immutable and visible. Idempotent.
+
+        Raises:
+            InvalidArgument: a column whose type has no fixed width was not given.
+            StoreFull: there is no room for the columns that were given whole.
+            StoreClosed: it was aborted.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Make the table vanish as if it had never been. Idempotent; does nothing once sealed."""
 
     def __enter__(self) -> Self: ...
 
@@ -146,6 +225,100 @@ class AbstractStore(ABC):
         """
 
     @abstractmethod
+    def with_columns(
+        self,
+        ref: Ref | Object,
+        columns: Any,
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        """A new table: that of `ref` with more columns. Only these are written, the rest is shared.
+
+        The new object is independent of the old one, which may be deleted; what they share is freed with the
+        last that uses it. A name that is overwritten meanwhile keeps its object, by id, as long as a composed
+        one lists it as a member.
+
+        Args:
+            ref: A table: name, id, or object of this store.
+            columns: A mapping of names to columns (Arrow arrays, pandas or polars series, NumPy arrays,
+                lists; stored tables of one column, which are shared too), or a frame or stored table whose
+                columns are all added. A column of a name that is there takes its place.
+            name: The new object's name; the table's own name replaces it.
+            object_id: As for :meth:`put`.
+            metadata: As for :meth:`put`.
+            timeout: As for :meth:`put`.
+
+        Returns:
+            A reference on the new object.
+
+        Raises:
+            ObjectNotFound: there is no `ref`.
+            InvalidArgument: it is not a table of this store, or a column has another number of rows.
+            NotStorable: Arrow cannot hold a column; names it.
+            StoreFull, StoreBusy, ObjectExists: as :meth:`put`.
+        """
+
+    @abstractmethod
+    def select(
+        self,
+        ref: Ref | Object,
+        columns: Iterable[str],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        """A new table of these columns of `ref`, in this order; no row is written. The index of a pandas
+        frame stays with it. See :meth:`with_columns`.
+        """
+
+    @abstractmethod
+    def drop(
+        self,
+        ref: Ref | Object,
+        columns: Iterable[str],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        """A new table without these columns of `ref`; no row is written. See :meth:`with_columns`."""
+
+    @abstractmethod
+    def rename(
+        self,
+        ref: Ref | Object,
+        names: Mapping[str, str],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        """A new table with columns of `ref` under new names (old to new); no row is written. See
+        :meth:`with_columns`.
+        """
+
+    @abstractmethod
+    def concat(
+        self,
+        refs: Iterable[Ref | Object],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        """A new table of the rows of all `refs`, whose columns must be alike; no row is written. See
+        :meth:`with_columns`.
+        """
+
+    @abstractmethod
     def create(
         self,
         nbytes: int,
@@ -170,6 +343,22 @@ class AbstractStore(ABC):
         metadata: Any = None,
     ) -> BlobBuilder:
         """:meth:`create` that never waits and never spills: it succeeds at once or raises StoreFull."""
+
+    @abstractmethod
+    def create_table(
+        self,
+        schema: pa.Schema,
+        num_rows: int,
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> TableBuilder:
+        """Make room for a table of `num_rows` rows, to be filled in place and then sealed. Takes a reference.
+
+        Waits at most `timeout` for room. Raises as :meth:`put`.
+        """
 
     @abstractmethod
     def abort(self, ref: ObjectID) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "InvalidArgument",
     "MissingExtra",
     "NotAStore",
+    "NotConvertible",
     "NotStorable",
     "ObjectExists",
     "ObjectLost",
@@ -72,7 +73,17 @@ class ObjectLost(FlightStoreError, LookupError):
 
 
 class NotStorable(FlightStoreError, TypeError):
-    """This value cannot be stored; the message says why."""
+    """This value cannot be stored; the message says why.
+
+    Attributes:
+        pickle_helps: Whether pickle may be tried instead, where it is allowed.
+    """
+
+    pickle_helps: bool = True
+
+
+class NotConvertible(FlightStoreError, TypeError):
+    """A library's form cannot hold this object; the message names the column and its type."""
 
 
 class InvalidArgument(FlightStoreError, ValueError):

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flightstore import config
 from flightstore.abc import AbstractStore
@@ -33,6 +33,11 @@ from flightstore.objects.base import Object
 from flightstore.objects.registry import encode, open_object
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from flightstore.lifecycle.tablebuilding import TableBuilder
+
 __all__ = ["Store", "connect"]
 
 T = TypeVar("T")
@@ -43,7 +48,7 @@ def connect(
     *,
     capacity: int | str | None = None,
     create: bool = True,
-    busy_timeout: float = 10.0,
+    busy_timeout: float | None = None,
 ) -> Store:
     """Connect to a store, making it first if it does not exist.
 
@@ -56,8 +61,8 @@ def connect(
             connecting to one of another capacity is an error. Default: FLIGHTSTORE_CAPACITY, or 30 % of the
             file system.
         create: False raises NotAStore instead of making a store.
-        busy_timeout: Seconds to wait for another process that is writing before StoreBusy is raised. The last
-            value given holds for all handles of this process on this store.
+        busy_timeout: Seconds to wait for another process that is writing before StoreBusy is raised; 10 at
+            first. The last value given holds for all handles of this process on this store.
 
     Raises:
         NotAStore, StoreAccessDenied, StoreDamaged, StoreVersionMismatch, WrongPidNamespace, StoreFull,
@@ -154,6 +159,105 @@ class Store(AbstractStore):
         _check_id(object_id)
         return new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
 
+    # --- composing ---
+
+    def with_columns(
+        self,
+        ref: Ref | Object,
+        columns: Any,
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        table = self._held(ref)
+        return self._compose(composing().with_columns(table, columns), name, object_id, metadata, timeout)
+
+    def select(
+        self,
+        ref: Ref | Object,
+        columns: Iterable[str],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        table = self._held(ref)
+        return self._compose(composing().select(table, columns), name, object_id, metadata, timeout)
+
+    def drop(
+        self,
+        ref: Ref | Object,
+        columns: Iterable[str],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        table = self._held(ref)
+        return self._compose(composing().drop(table, columns), name, object_id, metadata, timeout)
+
+    def rename(
+        self,
+        ref: Ref | Object,
+        names: Mapping[str, str],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        table = self._held(ref)
+        return self._compose(composing().rename(table, names), name, object_id, metadata, timeout)
+
+    def concat(
+        self,
+        refs: Iterable[Ref | Object],
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> Object:
+        tables = [self._held(ref) for ref in refs]
+        return self._compose(composing().concat(tables), name, object_id, metadata, timeout, tables)
+
+    def _held(self, ref: Ref | Object) -> Object:
+        """A reference on an object of this store, which keeps its memory while something is made of it."""
+        if not isinstance(ref, Object):
+            return self.get(ref)
+        view = ref._live.store
+        if not isinstance(view, _View) or view._conn is not self._conn:
+            raise InvalidArgument(
+                f"the object {ref.id} is in another store, and its memory cannot be shared with {self.path}",
+                hint="put it here first: store.put(obj)",
+            )
+        return ref
+
+    def _compose(
+        self,
+        composition: Any,
+        name: str | None,
+        object_id: ObjectID | None,
+        metadata: Any,
+        timeout: float | None,
+        keepalive: Any = None,
+    ) -> Object:
+        """Store what was composed; `keepalive` holds what it shares until it is sealed."""
+        conn = self._conn
+        if name is not None:
+            check_name(name)
+        _check_id(object_id)
+        new = new_object(self._session, composition.payload, name, object_id, metadata)
+        new.nbytes, new.shared, new.members = composition.nbytes, composition.shared, composition.members
+        new.hold = True
+        sealing.put(conn, (new,), _deadline(timeout))
+        assert new.held is not None
+        return self._open(conn, (new.id, *new.held))
+
     # --- building in place ---
 
     def create(
@@ -182,6 +286,26 @@ class Store(AbstractStore):
         metadata: Any = None,
     ) -> building.Builder:
         return self.create(nbytes, name, object_id=object_id, metadata=metadata, timeout=0)
+
+    def create_table(
+        self,
+        schema: pa.Schema,
+        num_rows: int,
+        name: str | None = None,
+        *,
+        object_id: ObjectID | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> TableBuilder:
+        from flightstore.lifecycle.tablebuilding import TableBuilder
+
+        conn = self._conn
+        if name is not None:
+            check_name(name)
+        _check_id(object_id)
+        return TableBuilder(
+            conn, self._session, schema, num_rows, name, object_id, metadata, _deadline(timeout)
+        )
 
     def abort(self, ref: ObjectID) -> bool:
         return sealing.abort(self._conn, self._session, ref)
@@ -222,7 +346,7 @@ class Store(AbstractStore):
         return self._open(conn, acquired)
 
     def _open(self, conn: Connection, acquired: reading.Acquired) -> Object:
-        return open_object(reading.handle_for(conn, _View(conn), acquired))
+        return open_object(reading.handle_for(conn, _View(conn, self._session), acquired))
 
     def contains(self, ref: Ref) -> bool:
         return reading.lookup(self._conn, self._session, ref) is not None
@@ -323,16 +447,44 @@ class Store(AbstractStore):
         return f"<Store {conn.path if conn else 'closed'}>"
 
 
+def composing() -> Any:
+    """The functions that compose tables: loaded with the first call, since they need Arrow."""
+    from flightstore.objects import columns
+
+    return columns
+
+
 class _View:
     """What an object may ask of the store it came from."""
 
-    __slots__ = ("_conn",)
+    __slots__ = ("_conn", "_session")
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, session: int) -> None:
         self._conn = conn
+        self._session = session
 
     def holders_of(self, serial: int) -> list[Holder]:
         return reports.holders(self._conn, serial)
+
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        identity = self._conn.control.identity
+        return arrived, (self._conn.path, identity.nonce, self._session, bytes(object_id))
+
+
+def arrived(path: str, nonce: bytes, session: int, object_id: bytes) -> Object:
+    """An object that travelled here, got again from its store.
+
+    Raises:
+        NotAStore, StoreClosed: its store is not on this machine, or was destroyed since.
+        ObjectNotFound: it was deleted since.
+    """
+    with connect(path, create=False) as store:
+        if store._conn.control.identity.nonce != nonce:
+            raise StoreClosed(
+                f"the store {path} that {ObjectID(object_id)} came from was destroyed, another is there now"
+            )
+        store._session = session
+        return store.get(ObjectID(object_id))
 
 
 def _check_id(object_id: ObjectID | None) -> None:

@@ -12,7 +12,16 @@ from typing import Any, TypeAlias
 
 from flightstore.errors import InvalidArgument
 
-__all__ = ["Holder", "ObjectID", "ObjectInfo", "RecoverReport", "Ref", "StoreStats"]
+__all__ = [
+    "ColumnConversion",
+    "ConversionReport",
+    "Holder",
+    "ObjectID",
+    "ObjectInfo",
+    "RecoverReport",
+    "Ref",
+    "StoreStats",
+]
 
 MAX_ID_BYTES = 64
 """Ids are 1 to 64 bytes; generated ones are 16 (Plasma's 20 and Ray's 28 fit)."""
@@ -153,3 +162,59 @@ class RecoverReport:
     """Catalog reader slots of dead processes that were cleared."""
     removed_files: int = 0
     """Left-over files that were removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnConversion:
+    """What converting one column to a library's form shares, and what it copies."""
+
+    name: str
+    """The column's name."""
+    type: str
+    """Its Arrow type."""
+    shared_bytes: int
+    """Bytes of the result that are the store's memory."""
+    copied_bytes: int
+    """Bytes of the result that are private memory."""
+    reason: str = ""
+    """Why something was copied or changed; empty when all is shared as it is."""
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether nothing was copied."""
+        return self.copied_bytes == 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What converting an object to a library's form shares, and what it copies, column by column."""
+
+    library: str
+    """The connector's name."""
+    columns: tuple[ColumnConversion, ...]
+    """One entry for each column, in order."""
+
+    @property
+    def zero_copy(self) -> bool:
+        """Whether nothing was copied."""
+        return all(column.zero_copy for column in self.columns)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the result that are the store's memory."""
+        return sum(column.shared_bytes for column in self.columns)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of the result that are private memory."""
+        return sum(column.copied_bytes for column in self.columns)
+
+    def __str__(self) -> str:
+        total = f"{self.library}: {self.shared_bytes:,} bytes shared, {self.copied_bytes:,} copied"
+        lines = [
+            f"  {column.name} ({column.type}): "
+            + ("shared" if column.zero_copy else f"{column.copied_bytes:,} bytes copied")
+            + (f": {column.reason}" if column.reason else "")
+            for column in self.columns
+        ]
+        return "\n".join([total, *lines])

@@ -122,6 +122,7 @@ class Catalog:
         version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
             env.close()
+            self._guard()  # a store that is being removed: LMDB made what it did not find
             raise StoreVersionMismatch(
                 f"the catalog {self.path} has version {version}, "
                 f"this flightstore reads version {CATALOG_VERSION}",

@@ -10,8 +10,10 @@ import hashlib
 from flightstore.errors import InvalidArgument
 
 __all__ = [
+    "CONTINUATION",
     "COUNTERS",
     "FORMAT",
+    "continuation_key",
     "dying_key",
     "extent_key",
     "name_key",
@@ -26,7 +28,7 @@ FORMAT = b"F"
 COUNTERS = b"M"
 """-> struct of counters; see transaction.py."""
 OBJECT, PENDING, DYING, NAME = b"O", b"P", b"D", b"N"
-EXTENT, TRANSIT = b"E", b"T"
+EXTENT, TRANSIT, CONTINUATION = b"E", b"T", b"L"
 WARM, COLD = b"W", b"C"  # and b"w", b"c" for their size indexes; see space.py
 
 MAX_NAME_BYTES = 1024
@@ -93,3 +95,8 @@ def extent_key(file: int, offset: int) -> bytes:
 def transit_key(start: int) -> bytes:
     """-> end, kind and client of a range that is being grown or punched."""
     return TRANSIT + start.to_bytes(8, "big")
+
+
+def continuation_key(serial: int, number: int) -> bytes:
+    """-> Continuation: a part of the lists of a folded ObjectRecord."""
+    return CONTINUATION + serial.to_bytes(8, "big") + number.to_bytes(2, "big")

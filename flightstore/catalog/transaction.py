@@ -11,9 +11,21 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
-from flightstore.catalog.records import Extent, ObjectRecord, decode_record, encode_record
+from flightstore.catalog.records import (
+    FLAG_LEFT,
+    Extent,
+    Member,
+    ObjectRecord,
+    continuations,
+    decode_record,
+    encode_record,
+    folded,
+    unfolded,
+)
 from flightstore.catalog.space import FreeSpace
 
 __all__ = ["GROWING", "PUNCHING", "Counters", "WriteTransaction", "extent_of", "transit_of"]
@@ -159,35 +171,77 @@ class WriteTransaction:
         return True
 
     def add_sealed(self, session: int, object_id: bytes, record: ObjectRecord) -> None:
-        """Make an object visible, under its names too. Names must be free."""
-        self.txn.put(keys.object_key(session, object_id), encode_record(record))
+        """Make an object visible, under its names too. Names must be free, members joined, the record
+        unfolded.
+        """
+        txn = self.txn
+        stored = folded(record)
+        if stored is not record:
+            for key, value in continuations(record):
+                txn.put(key, value)
+        txn.put(keys.object_key(session, object_id), encode_record(stored))
         for name in record.names:
-            self.txn.put(keys.name_key(session, name), object_id)
+            txn.put(keys.name_key(session, name), object_id)
         self.counters.objects += 1
 
     def rewrite_sealed(self, session: int, object_id: bytes, record: ObjectRecord) -> None:
-        """Replace the record of a sealed object; names are not touched."""
-        self.txn.put(keys.object_key(session, object_id), encode_record(record))
+        """Replace the record of a sealed object; names, extents and members are not touched."""
+        self.txn.put(keys.object_key(session, object_id), encode_record(folded(record)))
 
     def retire(self, session: int, object_id: bytes, record: ObjectRecord) -> None:
-        """Take a sealed object's id and names away at once; its memory follows when nobody holds it."""
+        """Take a sealed object's id and names away at once; its memory follows when nobody holds it.
+
+        Members that were only kept for it go too.
+        """
         self.txn.delete(keys.object_key(session, object_id))
         for name in record.names:
             self.txn.delete(keys.name_key(session, name))
         self.counters.objects -= 1
+        record = self.unfold(record)
         self.add_dying(record)
+        for member in record.members:
+            self._leave_member(session, member)
+
+    def unfold(self, record: ObjectRecord) -> ObjectRecord:
+        """The record with all its extents and members."""
+        return unfolded(record, self.txn.get) if record.more else record
+
+    def join_members(self, session: int, record: ObjectRecord) -> ObjectRecord:
+        """Count a new object with each of its members; returns its record with those that are still there."""
+        if not record.members:
+            return record
+        found = []
+        for member in record.members:
+            known = self.sealed(session, member.id)
+            if known is not None and known.serial == member.serial:
+                known = msgspec.structs.replace(known, used_by=known.used_by + 1)
+                self.rewrite_sealed(session, member.id, known)
+                found.append(member)
+        return msgspec.structs.replace(record, members=tuple(found))
+
+    def _leave_member(self, session: int, member: Member) -> None:
+        record = self.sealed(session, member.id)
+        if record is None or record.serial != member.serial:
+            return
+        record = msgspec.structs.replace(record, used_by=record.used_by - 1)
+        if record.used_by == 0 and record.flags & FLAG_LEFT and not record.pins:
+            self.retire(session, member.id, record)
+        else:
+            self.rewrite_sealed(session, member.id, record)
 
     def add_dying(self, record: ObjectRecord) -> None:
-        """Record an object that nobody can get any more and whose extents may still be in use."""
-        self.txn.put(keys.dying_key(record.serial), encode_record(record))
+        """Record an object that nobody can get any more and whose extents may still be in use. Unfolded."""
+        self.txn.put(keys.dying_key(record.serial), encode_record(folded(record)))
         self.counters.dying += 1
-        self.counters.dying_bytes += sum(extent.length for extent in record.extents)
+        self.counters.dying_bytes += sum([extent.length for extent in record.extents])
 
     def drop_dying(self, record: ObjectRecord) -> None:
-        """Forget a dying object (its extents are dealt with by the caller)."""
+        """Forget a dying object, unfolded (its extents are dealt with by the caller)."""
         self.txn.delete(keys.dying_key(record.serial))
+        for key, _ in continuations(record):
+            self.txn.delete(key)
         self.counters.dying -= 1
-        self.counters.dying_bytes -= sum(extent.length for extent in record.extents)
+        self.counters.dying_bytes -= sum([extent.length for extent in record.extents])
 
     # --- extents ---
 
@@ -195,6 +249,12 @@ class WriteTransaction:
         """Record a fresh extent with one user."""
         self.txn.put(keys.extent_key(extent.file, extent.offset), _EXTENT.pack(extent.length, 1))
         self.counters.used_bytes += extent.length
+
+    def share_extent(self, extent: Extent) -> None:
+        """Count one more user of an extent. Requires a lease on an object that uses it."""
+        key = keys.extent_key(extent.file, extent.offset)
+        length, users = _EXTENT.unpack(self.txn.get(key))
+        self.txn.put(key, _EXTENT.pack(length, users + 1))
 
     def drop_extent(self, extent: Extent) -> bool:
         """Take one user off an extent; True when it was the last and the extent's record is gone."""

@@ -117,8 +117,7 @@ def step_put(store_path: str, file: str) -> None:
 
     import flightstore
 
-    # In one piece, so that pandas, which knows no chunks, can use the columns as they lie.
-    table = pq.read_table(file).combine_chunks()
+    table = pq.read_table(file)  # in as many chunks as the file has; the put makes them one
     store = flightstore.connect(store_path, create=False)
     started = time.perf_counter()
     store.put(table, NAME)
@@ -249,6 +248,34 @@ def step_polars(store_path: str) -> None:
     )
 
 
+def step_add(store_path: str) -> None:
+    """Make a table with one column more of NAME."""
+    import flightstore
+
+    store = flightstore.connect(store_path, create=False)
+    orders = store.get(NAME)
+    table: Any = orders.to_arrow()  # type: ignore[attr-defined]
+    total = table["quantity"].to_numpy() * table["unit_price"].to_numpy()
+    store.recover()
+    before = store.stats().used_bytes
+    started = time.perf_counter()
+    made = store.with_columns(orders, {"total": total}, f"{NAME}_total")
+    seconds = time.perf_counter() - started
+    store.recover()
+    new: Any = made.to_arrow()  # type: ignore[attr-defined]
+    old = [address for name in table.column_names for address in column_buffers(table[name])]
+    say(
+        seconds=seconds,
+        bytes=total.nbytes,
+        grown_bytes=store.stats().used_bytes - before,
+        all_bytes=made.nbytes,
+        columns=new.num_columns,
+        same_memory=old == [address for name in table.column_names for address in column_buffers(new[name])],
+        right=bool((new["total"].to_numpy() == total).all()),
+        pid=os.getpid(),
+    )
+
+
 def step_hold(store_path: str) -> None:
     """Hold NAME while somebody replaces it: sums before and after, of the same view; then what is new."""
     obj, facts = _open(store_path)
@@ -301,6 +328,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "arrow": step_arrow,
     "pandas": step_pandas,
     "polars": step_polars,
+    "add": step_add,
     "hold": step_hold,
     "overwrite": step_overwrite,
     "put-forever": step_put_forever,

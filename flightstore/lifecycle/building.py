@@ -44,14 +44,16 @@ class Builder:
         self._state = "open"
         stay = conn.leases.stay()
         try:
-            extent = sealing.allocate(conn, new, deadline, kernel.PAGE_BYTES)
+            self.extent = extent = sealing.allocate(conn, new, deadline, kernel.PAGE_BYTES)
+            """Where the object lies."""
             lease = conn.write(lambda tx: Lease(conn.leases, new.serial))  # in a transaction: forks see it
             arena = conn.arena
+            whole = range(extent.offset, extent.offset + extent.length)
             copy_pieces(
                 arena.write_address + extent.offset,
                 extent.length,
                 new.payload.pieces,
-                populate=lambda at, nbytes: arena.populate(extent.offset + at, nbytes),
+                populate=lambda at, nbytes: arena.populate(extent.offset + at, nbytes, whole),
             )
             self._range = arena.open_range(extent.offset, max(new.payload.size_bytes, 1), lease)
             conn.builders.add(self._range)
@@ -69,13 +71,23 @@ class Builder:
         return self._new.id
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was neither sealed nor aborted."""
+        return self._state == "open"
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it was sealed."""
+        return self._state == "sealed"
+
+    @property
     def buffer(self) -> memoryview:
         """The object's memory, writable, zeroed. After seal, writes through views kept of it reach nobody.
 
         Raises:
             StoreClosed: it was sealed or aborted.
         """
-        self._check()
+        self.check()
         return self._view
 
     def seal(self) -> ObjectID:
@@ -85,9 +97,9 @@ class Builder:
             StoreClosed: it was aborted.
         """
         if self._state != "sealed":
-            self._check()
+            self.check()
             self._range.freeze()  # before anybody can see it: from here on no write reaches it
-            sealing.seal(self._conn, self._new.session, self._new.id)
+            sealing.seal(self._conn, self._new)
             self._finish("sealed")
         return self._new.id
 
@@ -107,7 +119,12 @@ class Builder:
         self._state = state
         del self._view, self._range
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse to go on with what was sealed or aborted, or with another process's builder.
+
+        Raises:
+            StoreClosed, FlightStoreError: it is so.
+        """
         if self._pid != os.getpid():
             raise FlightStoreError(
                 f"the object {self._new.id} is being built by process {self._pid}",

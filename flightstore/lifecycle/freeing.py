@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from flightstore.catalog import keys
-from flightstore.catalog.records import FLAG_PROBING, ObjectRecord, decode_record
+from flightstore.catalog.records import FLAG_LEFT, FLAG_PROBING, ObjectRecord, decode_record
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.lifecycle import extents
 from flightstore.lifecycle.connection import Connection
@@ -74,25 +74,29 @@ def _delete(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
 
 
 def release_name(tx: WriteTransaction, session: int, name: str, new_id: bytes) -> None:
-    """Free a name for a new object: its old object is deleted, unless it has another name or is pinned."""
+    """Free a name for a new object: its old object is deleted, unless it has another name, is pinned, or is a
+    member of another; then it stays under its id.
+    """
     old_id = tx.txn.get(keys.name_key(session, name))
     if old_id is None or old_id == new_id:
         return
     record = tx.sealed(session, old_id)
     if record is None:
         return
-    if len(record.names) == 1 and not record.pins:
+    if len(record.names) == 1 and not record.pins and not record.used_by:
         tx.retire(session, old_id, record)
         return
     others = tuple(other for other in record.names if other != name)
-    tx.rewrite_sealed(session, old_id, msgspec.structs.replace(record, names=others))
+    flags = record.flags if others or not record.used_by else record.flags | FLAG_LEFT
+    tx.rewrite_sealed(session, old_id, msgspec.structs.replace(record, names=others, flags=flags))
 
 
 # --- conditional delete ---
 
 
 def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
-    """Delete those objects that nobody holds, and do nothing to the others; returns how many were deleted.
+    """Delete those objects that nobody holds and that are members of no other, and do nothing to the rest;
+    returns how many were deleted.
 
     Exact in spite of readers that take no lock: the objects are first marked as being probed, in a commit of
     its own. A reader that had published its lease before the barrier is seen; one that comes later sees the
@@ -120,7 +124,7 @@ def _mark(tx: WriteTransaction, session: int, refs: Iterable[Ref]) -> dict[bytes
     for ref in refs:
         object_id = resolve(tx, session, ref)
         record = tx.sealed(session, object_id) if object_id else None
-        if object_id and record:
+        if object_id and record and not record.used_by:
             marked = msgspec.structs.replace(record, flags=record.flags | FLAG_PROBING)
             tx.rewrite_sealed(session, object_id, marked)
             probed[object_id] = marked
@@ -180,7 +184,7 @@ def _sweep_batch(conn: Connection) -> tuple[int, int, bool]:
 def _free_unheld(tx: WriteTransaction, held: set[int], most: int) -> tuple[int, int, bool]:
     records = (decode_record(raw) for _, raw in tx.records(keys.DYING))
     free = [record for record in records if record.serial not in held]
-    batch = free[:most]
+    batch = [tx.unfold(record) for record in free[:most]]
     freed = extents.give_back(tx, (extent for record in batch for extent in record.extents))
     for record in batch:
         tx.drop_dying(record)

@@ -14,7 +14,16 @@ from typing import Any
 
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
-from flightstore.catalog.records import ARENA_FILE, FLAG_PROBING, Extent, ObjectRecord, decode_record
+from flightstore.catalog.records import (
+    ARENA_FILE,
+    FLAG_LEFT,
+    FLAG_PROBING,
+    Extent,
+    ObjectRecord,
+    continuations,
+    decode_record,
+    unfolded,
+)
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters, extent_of, transit_of
 from flightstore.lifecycle.connection import Connection
@@ -44,6 +53,7 @@ class _Picture:
     sealed: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
     pending: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
     dying: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
+    continuations: list[bytes] = field(default_factory=list)
     names: dict[bytes, bytes] = field(default_factory=dict)
     extents: list[tuple[Extent, int]] = field(default_factory=list)
     transits: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -66,6 +76,7 @@ def fsck(conn: Connection) -> list[Finding]:
         *_check_counters(picture),
         *_check_names(picture),
         *_check_objects(picture),
+        *_check_members(picture),
         *_check_clients(conn, picture),
         *_check_memory(conn, picture),
     ]
@@ -85,7 +96,8 @@ def _read_all(txn: Any) -> _Picture:
     picture = _Picture(Counters(txn.get(keys.COUNTERS)))
     groups = ((keys.OBJECT, picture.sealed), (keys.PENDING, picture.pending), (keys.DYING, picture.dying))
     for letter, group in groups:
-        group.extend((key, decode_record(raw)) for key, raw in scan(txn, letter))
+        group.extend((key, unfolded(decode_record(raw), txn.get)) for key, raw in scan(txn, letter))
+    picture.continuations = [key for key, _ in scan(txn, keys.CONTINUATION)]
     picture.names = dict(scan(txn, keys.NAME))
     picture.extents = [extent_of(key, raw) for key, raw in scan(txn, keys.EXTENT)]
     picture.transits = [transit_of(key, raw) for key, raw in scan(txn, keys.TRANSIT)]
@@ -176,6 +188,24 @@ def _check_objects(picture: _Picture) -> Iterator[Finding]:
             yield Finding(
                 "objects", f"{key[5:].hex()} has {record.nbytes:,} bytes, more than its extents hold"
             )
+
+
+def _check_members(picture: _Picture) -> Iterator[Finding]:
+    """Objects count those composed of them; what is left without a name is used; no continuation is lost."""
+    users: Counter[tuple[bytes, int]] = Counter()
+    for key, record in picture.sealed:
+        users.update((key[:5] + member.id, member.serial) for member in record.members)
+    for key, record in picture.sealed:
+        used_by = users.pop((key, record.serial), 0)
+        if record.used_by != used_by:
+            yield Finding(
+                "members", f"{key[5:].hex()} counts {record.used_by} objects made of it, there are {used_by}"
+            )
+        if record.flags & FLAG_LEFT and not (used_by or record.names or record.pins):
+            yield Finding("members", f"{key[5:].hex()} was left to the objects made of it, and there is none")
+    expected = sorted(key for record in picture.records for key, _ in continuations(record))
+    if expected != picture.continuations:
+        yield Finding("members", "the continuations of folded records do not match the records")
 
 
 def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:

@@ -16,7 +16,14 @@ from typing import Any
 import pyarrow as pa
 
 from flightstore.catalog import keys
-from flightstore.catalog.records import ARENA_FILE, FLAG_PROBING, ObjectRecord, decode_record
+from flightstore.catalog.records import (
+    ARENA_FILE,
+    FLAG_PROBING,
+    Extent,
+    ObjectRecord,
+    decode_record,
+    unfolded,
+)
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import FlightStoreError, GetTimeout, ObjectNotFound
 from flightstore.lifecycle import freeing
@@ -128,17 +135,25 @@ def _lookup_in(txn: Any, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
 
 
 def handle_for(conn: Connection, view: StoreView, acquired: Acquired) -> Handle:
-    """The handle of a leased object: its extent as a buffer of the read-only mapping."""
+    """The handle of a leased object: its extents as buffers of the read-only mapping."""
     object_id, record, lease = acquired
+    if record.more:  # what it is folded into stays as long as the object does
+        record = unfolded(record, conn.catalog.get)
     extents = record.extents
     if not extents:
-        payload = _EMPTY
-    else:
-        file, offset, length = extents[0]
-        if file != ARENA_FILE:
-            raise FlightStoreError(f"{object_id} lies in file {file}, which this version does not know")
-        payload = pa.foreign_buffer(conn.arena.address + offset, length, lease)
-    return Handle(view, object_id, record, lease, payload)
+        return Handle(view, object_id, record, lease, _EMPTY)
+    payload = _mapped(conn, object_id, extents[0], lease)
+    if len(extents) == 1:
+        return Handle(view, object_id, record, lease, payload)
+    others = tuple([_mapped(conn, object_id, extent, lease) for extent in extents[1:]])
+    return Handle(view, object_id, record, lease, payload, others)
+
+
+def _mapped(conn: Connection, object_id: ObjectID, extent: Extent, lease: Lease) -> pa.Buffer:
+    file, offset, length = extent
+    if file != ARENA_FILE:
+        raise FlightStoreError(f"{object_id} lies in file {file}, which this version does not know")
+    return pa.foreign_buffer(conn.arena.address + offset, length, lease)
 
 
 # --- waiting ---

@@ -34,8 +34,13 @@ _forking: list[Connection] = []
 """The connections whose hook before the fork was run, and whose hooks after it are owed."""
 
 
-def connection_for(path: str, busy_timeout_s: float) -> Connection:
+BUSY_TIMEOUT_S = 10.0
+
+
+def connection_for(path: str, busy_timeout_s: float | None) -> Connection:
     """The Connection to the store at `path`; each call is to be matched by one `release_connection`.
+
+    `busy_timeout_s` None leaves a connection that there is as it is.
 
     Raises:
         NotAStore, StoreDamaged, StoreVersionMismatch, StoreAccessDenied, WrongPidNamespace: what they say.
@@ -56,8 +61,9 @@ def connection_for(path: str, busy_timeout_s: float) -> Connection:
         _close_unused()
         connection = _connections.get(identity.nonce)
         if connection is None:
-            connection = _connections[identity.nonce] = _open_unless_destroyed(path, control, busy_timeout_s)
-        connection.busy_timeout_s = busy_timeout_s
+            connection = _connections[identity.nonce] = _open_unless_destroyed(path, control, BUSY_TIMEOUT_S)
+        if busy_timeout_s is not None:
+            connection.busy_timeout_s = busy_timeout_s
         connection.handles += 1
         return connection
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import fnmatch
 from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
-from flightstore.catalog.records import ObjectRecord, decode_record
+from flightstore.catalog.records import ObjectRecord, decode_record, unfolded
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters
 from flightstore.lifecycle import reading
@@ -77,15 +78,14 @@ def usage(conn: Connection) -> StoreStats:
     """Usage of the whole store."""
     counters, largest, records = _snapshot(conn)
     counts = conn.clients.counts()
-    lengths = [(sum(extent.length for extent in record.extents), record) for record in records]
     return StoreStats(
         path=conn.path,
         capacity_bytes=conn.capacity_bytes,
         used_bytes=counters.used_bytes,
         free_bytes=conn.capacity_bytes - counters.used_bytes,
         backed_bytes=counters.backed_bytes,
-        leased_bytes=sum(length for length, record in lengths if counts[record.serial]),
-        pinned_bytes=sum(length for length, record in lengths if record.pins),
+        leased_bytes=_bytes_of(record for record in records if counts[record.serial]),
+        pinned_bytes=_bytes_of(record for record in records if record.pins),
         largest_hole_bytes=max(largest, _growable(conn, counters)),
         objects=counters.objects,
         pending=counters.pending,
@@ -95,6 +95,11 @@ def usage(conn: Connection) -> StoreStats:
         catalog_bytes=conn.catalog.map_bytes,
         catalog_used_bytes=conn.catalog.used_bytes(),
     )
+
+
+def _bytes_of(records: Iterable[ObjectRecord]) -> int:
+    """Bytes of the extents of these objects; those that several share count once."""
+    return sum(extent.length for extent in {extent for record in records for extent in record.extents})
 
 
 def _growable(conn: Connection, counters: Counters) -> int:
@@ -112,7 +117,9 @@ def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:
             counters = Counters(txn.get(keys.COUNTERS))
             largest = FreeSpace(txn, keys.WARM, size_class).largest_bytes()
             prefixes = (keys.OBJECT, keys.PENDING, keys.DYING)
-            records = [decode_record(raw) for prefix in prefixes for _, raw in scan(txn, prefix)]
+            records = [
+                unfolded(decode_record(raw), txn.get) for prefix in prefixes for _, raw in scan(txn, prefix)
+            ]
         finally:
             txn.abort()
     return counters, largest, records

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flightstore.catalog import keys
-from flightstore.catalog.records import Extent, ObjectRecord
+from flightstore.catalog.records import Extent, Member, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import NotStorable, ObjectExists, StoreClosed
 from flightstore.lifecycle import extents, freeing, room
@@ -29,10 +29,22 @@ from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, kernel
 from flightstore.memory.control import Control
 from flightstore.memory.copying import copy_pieces
+from flightstore.memory.leases import Lease
 from flightstore.objects.base import Payload
 from flightstore.types import ObjectID
 
-__all__ = ["SMALL_BYTES", "NewObject", "abort", "allocate", "give_up", "new_object", "put", "seal", "undoing"]
+__all__ = [
+    "SMALL_BYTES",
+    "NewObject",
+    "abort",
+    "allocate",
+    "give_up",
+    "new_object",
+    "put",
+    "seal",
+    "undoing",
+    "write_pending",
+]
 
 T = TypeVar("T")
 
@@ -55,6 +67,17 @@ class NewObject:
     metadata_at: tuple[int, int] | None = None
     nbytes: int = -1
     """Payload bytes without metadata; -1 for all of the payload."""
+    shared: tuple[Extent, ...] = ()
+    """Extents of other objects that it is composed of. The caller holds leases on these meanwhile."""
+    members: tuple[Member, ...] = ()
+    """Those objects."""
+    completed_by: tuple[NewObject, Payload, int] | None = None
+    """For a table built in place: a pending object whose extent becomes its first when it is sealed, the kind
+    and layout that it has then, and its bytes."""
+    hold: bool = False
+    """Whether to take a lease on it in the transaction that seals it."""
+    held: tuple[ObjectRecord, Lease] | None = field(init=False, default=None)
+    """Its record and that lease, once it is sealed."""
     id: ObjectID = field(init=False)
     serial: int = field(init=False, default=0)
     """Its number, once it is pending."""
@@ -63,7 +86,7 @@ class NewObject:
         self.id = self.object_id if self.object_id is not None else ObjectID.random()
 
     def record(self, conn: Connection, serial: int, extent: Extent | None) -> ObjectRecord:
-        """The object's record."""
+        """The object's record, without what it shares."""
         payload = self.payload
         return ObjectRecord(
             serial,
@@ -79,6 +102,7 @@ class NewObject:
             0,
             self.metadata,
             self.metadata_at,
+            origin=payload.origin,
         )
 
 
@@ -143,12 +167,22 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     freeing.sweep_if_worthwhile(conn)
 
 
+def write_pending(conn: Connection, new: NewObject, deadline: float | None) -> None:
+    """Make a pending object and write its payload; whoever calls seals it, or gives it up.
+
+    Raises:
+        StoreFull, CatalogFull: there is no pending object then.
+    """
+    _copy(conn, new.payload, allocate(conn, new, deadline))
+
+
 def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
     arena, offset = conn.arena, extent.offset
     cold = arena.needs_populate(offset, extent.length)
+    whole = range(offset, offset + extent.length)
 
     def populate(at: int, nbytes: int) -> None:
-        arena.populate(offset + at, nbytes)
+        arena.populate(offset + at, nbytes, whole)
 
     copy_pieces(
         arena.write_address + offset,
@@ -172,7 +206,7 @@ def _seal_all(
         if small:
             conn.check_catalog_room()
         for new in pending:
-            _seal_pending(tx, new.session, new.id)
+            _seal_pending(conn, tx, new)
         for new in small:
             _put_small(conn, tx, new, looks)
 
@@ -216,8 +250,19 @@ def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: in
         if extent is None:
             raise _NoRoom
         copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
-    record = new.record(conn, tx.next_serial(), extent)
-    _make_visible(tx, new.session, new.id, record, ring_id=new.object_id is not None)
+    record = _sharing(tx, new, new.record(conn, tx.next_serial(), extent))
+    _make_visible(conn, tx, new, record, ring_id=new.object_id is not None)
+
+
+def _sharing(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> ObjectRecord:
+    """The record with what it shares, counted. In the transaction that seals it, so that nothing shared is
+    ever part of a pending object.
+    """
+    if not new.shared and not new.members:
+        return record
+    for extent in new.shared:
+        tx.share_extent(extent)
+    return msgspec.structs.replace(record, extents=(*record.extents, *new.shared), members=new.members)
 
 
 def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
@@ -229,14 +274,18 @@ def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> No
 
 
 def _make_visible(
-    tx: WriteTransaction, session: int, object_id: ObjectID, record: ObjectRecord, *, ring_id: bool
+    conn: Connection, tx: WriteTransaction, new: NewObject, record: ObjectRecord, *, ring_id: bool
 ) -> None:
+    session, object_id = new.session, new.id
+    record = tx.join_members(session, record)  # before names change hands: a member outlives its name
     for name in record.names:
         freeing.release_name(tx, session, name, object_id)
         tx.ring(Control.bell_of(keys.name_key(session, name)))
     tx.add_sealed(session, object_id, record)
     if ring_id:
         tx.ring(Control.bell_of(keys.object_key(session, object_id)))
+    if new.hold:
+        new.held = record, Lease(conn.leases, record.serial)
 
 
 def allocate(conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT) -> Extent:
@@ -259,22 +308,43 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
     return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
 
 
-def seal(conn: Connection, session: int, object_id: ObjectID) -> None:
+def seal(conn: Connection, new: NewObject) -> None:
     """Make a pending object visible.
 
     Raises:
         StoreClosed: it was aborted, by its owner or because its owner was taken for dead.
     """
-    conn.write(lambda tx: _seal_pending(tx, session, object_id))
+    conn.write(lambda tx: _seal_pending(conn, tx, new))
     freeing.sweep_if_worthwhile(conn)
 
 
-def _seal_pending(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
-    record = tx.pending(session, object_id)
+def _seal_pending(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
+    record = tx.pending(new.session, new.id)
     if record is None:
-        raise StoreClosed(f"the object {object_id} is no longer being created: it was aborted")
-    tx.drop_pending(session, object_id)
-    _make_visible(tx, session, object_id, record, ring_id=True)
+        raise StoreClosed(f"the object {new.id} is no longer being created: it was aborted")
+    tx.drop_pending(new.session, new.id)
+    if new.completed_by is not None:
+        record = _completed(tx, new, record)
+    _make_visible(conn, tx, new, _sharing(tx, new, record), ring_id=True)
+
+
+def _completed(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> ObjectRecord:
+    """The record with the extent and the metadata of the pending object that completes it."""
+    assert new.completed_by is not None
+    helper, payload, nbytes = new.completed_by
+    part = tx.pending(helper.session, helper.id)
+    if part is None:
+        raise StoreClosed(f"a part of the object {new.id} is no longer being created: it was aborted")
+    tx.drop_pending(helper.session, helper.id)
+    return msgspec.structs.replace(
+        record,
+        kind=payload.kind,
+        layout=payload.layout,
+        extents=(*part.extents, *record.extents),
+        nbytes=nbytes,
+        metadata=part.metadata,
+        metadata_at=part.metadata_at,
+    )
 
 
 def abort(conn: Connection, session: int, object_id: ObjectID) -> bool:

@@ -21,7 +21,8 @@ from flightstore.memory import kernel
 
 __all__ = ["Arena", "BuilderRange", "create_arena"]
 
-_POPULATE_BLOCK = 2 << 20
+_POPULATE_BLOCK = 64 << 10
+"""One byte per block tells whether it is mapped writable: 64 bytes for each MiB of capacity."""
 
 
 def create_arena(path: str, arena_bytes: int, mode: int) -> None:
@@ -64,29 +65,40 @@ class Arena:
         self._write_address = ctypes.addressof(ctypes.c_char.from_buffer(self._writable[0]))
         return self._write_address
 
-    def populate(self, offset: int, nbytes: int) -> None:
+    def populate(self, offset: int, nbytes: int, within: range) -> None:
         """Map the pages of a reserved range into the writable mapping, those not mapped by an earlier call.
 
         Faulting pages in one by one costs more than the copy; asking for many at once does not.
+
+        Args:
+            offset: Where the range begins in the arena.
+            nbytes: Its size.
+            within: The whole extent; blocks at both ends of the range are mapped as far as they lie in it.
         """
         address = self.write_address
-        first, last = offset // _POPULATE_BLOCK, (offset + nbytes - 1) // _POPULATE_BLOCK
+        low = max(offset // _POPULATE_BLOCK * _POPULATE_BLOCK, within.start)
+        high = min(-(-(offset + nbytes) // _POPULATE_BLOCK) * _POPULATE_BLOCK, within.stop)
+        first, last = low // _POPULATE_BLOCK, (high - 1) // _POPULATE_BLOCK
         while first <= last:
             begin = self._populated.find(0, first, last + 1)
             if begin < 0:
                 return
             end = self._populated.find(1, begin, last + 1)
             first = last + 1 if end < 0 else end
-            low, high = max(begin * _POPULATE_BLOCK, offset), min(first * _POPULATE_BLOCK, offset + nbytes)
-            kernel.populate_write(address + low, high - low)
-            inner = range(-(-low // _POPULATE_BLOCK), high // _POPULATE_BLOCK)
+            start, stop = max(begin * _POPULATE_BLOCK, low), min(first * _POPULATE_BLOCK, high)
+            kernel.populate_write(address + start, stop - start)
+            inner = range(-(-start // _POPULATE_BLOCK), stop // _POPULATE_BLOCK)
             self._populated[inner.start : inner.stop] = b"\1" * len(inner)
 
     def needs_populate(self, offset: int, nbytes: int) -> bool:
-        """Whether part of the range was never populated through this mapping."""
+        """Whether part of the range was never populated through this mapping.
+
+        Only the blocks that lie wholly inside tell. Those that a neighbour shares are never marked, and have
+        too few pages to bother about: the copy faults in what is missing there.
+        """
         _ = self.write_address
-        first, last = offset // _POPULATE_BLOCK, (offset + nbytes - 1) // _POPULATE_BLOCK
-        return self._populated.find(0, first, last + 1) >= 0
+        first, end = -(-offset // _POPULATE_BLOCK), (offset + nbytes) // _POPULATE_BLOCK
+        return first < end and self._populated.find(0, first, end) >= 0
 
     def reserve(self, offset: int, nbytes: int) -> None:
         """Back a range with memory; its contents are unspecified until written.

@@ -10,9 +10,9 @@ Calls nothing else of flightstore. Invariants:
 
 How the sizes were chosen. ``memmove`` releases the GIL (ctypes), and glibc switches to non-temporal stores
 for calls larger than about 3/4 of the last-level cache, which run nearly twice as fast on a large copy. So a
-large piece is given to ``memmove`` in calls as large as can be, bounded by MAX_CALL_BYTES so that Ctrl-C is
-noticed. Cold memory is different: there each run is populated and then copied while its page tables are warm,
-in steps of POPULATE_RUN_BYTES.
+large piece is given to ``memmove`` in calls as large as can be, together with the neighbours that follow it
+both here and there, bounded by MAX_CALL_BYTES so that Ctrl-C is noticed. Cold memory is different: there each
+run is populated and then copied while its page tables are warm, in steps of POPULATE_RUN_BYTES.
 """
 
 from __future__ import annotations
@@ -119,8 +119,12 @@ def copy_pieces(
 
 
 def _plan(size_bytes: int, pieces: Sequence[tuple[int, Any]], held: list[Any]) -> list[_Run]:
-    """The runs that cover the whole target, in order; what must live meanwhile goes to `held`."""
-    runs = []
+    """The runs that cover the whole target, in order; what must live meanwhile goes to `held`.
+
+    Pieces that follow one another in the target and in the caller's memory are one run: the columns of a
+    pandas block, the chunks of one buffer.
+    """
+    runs: list[_Run] = []
     at = 0
     for offset, data in pieces:
         address, nbytes, keep = _hold(data)
@@ -129,7 +133,11 @@ def _plan(size_bytes: int, pieces: Sequence[tuple[int, Any]], held: list[Any]) -
         if offset > at:
             runs.append(_Run(at, offset, None))
         if nbytes:
-            runs.append(_Run(offset, offset + nbytes, address))
+            last = runs[-1] if runs else None
+            if last and last.source is not None and last.source + (offset - last.start) == address:
+                runs[-1] = _Run(last.start, offset + nbytes, last.source)
+            else:
+                runs.append(_Run(offset, offset + nbytes, address))
             held.append(keep)
         at = offset + nbytes
     if at < size_bytes:

@@ -9,12 +9,14 @@ of catalog, leases or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from flightstore.types import Holder, ObjectID
+from flightstore.errors import InvalidArgument
+from flightstore.objects.connector import connector_named
+from flightstore.types import ConversionReport, Holder, ObjectID
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIGNMENT_BYTES",
     "KIND_BLOB",
+    "KIND_COMPOSED",
     "KIND_PYOBJECT",
     "KIND_TABLE",
     "KIND_TENSOR",
@@ -47,6 +50,8 @@ KIND_TABLE = 1
 KIND_TENSOR = 2
 KIND_BLOB = 3
 KIND_PYOBJECT = 4
+KIND_COMPOSED = 5
+"""A table of several streams; opened by the same class as a plain one."""
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -68,6 +73,8 @@ class Payload(msgspec.Struct, frozen=True):
     """Rows, for tables."""
     keepalive: Any = None
     """Whatever must live until the pieces have been copied."""
+    origin: str = ""
+    """Name of the connector that built it; empty for none."""
 
 
 class StoreView(Protocol):
@@ -77,6 +84,10 @@ class StoreView(Protocol):
         """Processes that hold references on the object."""
         ...
 
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        """A function and arguments that get the object again, in another process: what pickle takes."""
+        ...
+
 
 class Handle:
     """One reference on a stored object: its record, its lease, and its bytes mapped read-only.
@@ -84,17 +95,29 @@ class Handle:
     The memory stays valid as long as the handle, or any buffer taken from it, lives.
     """
 
-    __slots__ = ("id", "lease", "payload", "record", "store")
+    __slots__ = ("id", "lease", "others", "payload", "record", "store")
 
     def __init__(
-        self, store: StoreView, object_id: ObjectID, record: ObjectRecord, lease: Any, payload: pa.Buffer
+        self,
+        store: StoreView,
+        object_id: ObjectID,
+        record: ObjectRecord,
+        lease: Any,
+        payload: pa.Buffer,
+        others: tuple[pa.Buffer, ...] = (),
     ) -> None:
         self.store = store
         self.id = object_id
         self.record = record
         self.lease = lease
         self.payload = payload
-        """The object's extent as a read-only buffer that keeps the lease alive."""
+        """The object's first extent, read-only; keeps the lease alive. Empty if it has none."""
+        self.others = others
+        """Its further extents, likewise."""
+
+    def extent(self, number: int) -> pa.Buffer:
+        """The extent of that number, as the record lists them."""
+        return self.others[number - 1] if number else self.payload
 
 
 class Object:
@@ -160,8 +183,46 @@ class Object:
         self._handle = None
 
     def value(self) -> Any:
-        """The value in the form it was put, sharing the store's memory wherever its type allows."""
+        """The value in the form it was put, sharing the store's memory wherever its type allows.
+
+        Raises:
+            MissingExtra: it was put as a type of a library that is not installed here.
+        """
+        origin = self._live.record.origin
+        return self.to(origin) if origin else self._value()
+
+    def _value(self) -> Any:
+        """The value in this kind's own form."""
         raise NotImplementedError
+
+    def to(self, connector: str, **options: Any) -> Any:
+        """The object in the form of a connector: ``to("pandas")`` is ``to_pandas()``.
+
+        Raises:
+            MissingExtra: the connector, or its library, is not installed.
+            NotConvertible: its form cannot hold this object.
+        """
+        return connector_named(connector).resolve(self, **options)
+
+    def conversion_report(self, connector: str, **options: Any) -> ConversionReport:
+        """What ``to(connector, **options)`` shares with the store, and what it copies and why.
+
+        Raises:
+            InvalidArgument: the connector makes no reports.
+            MissingExtra, NotConvertible: as :meth:`to`.
+        """
+        report = connector_named(connector).report
+        if report is None:
+            raise InvalidArgument(f"the connector {connector!r} makes no conversion reports")
+        return report(self, **options)
+
+    def __reduce__(self) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        """Pickled, an object travels as its store and id, never as its bytes; it is got again on arrival.
+
+        It holds no reference on the way: one that is deleted meanwhile raises ObjectNotFound there.
+        """
+        handle = self._live
+        return handle.store.departing(handle.id)
 
     def __enter__(self) -> Object:
         return self

@@ -93,7 +93,7 @@ class Blob(Object):
     __slots__ = ()
     kind = "blob"
 
-    def value(self) -> memoryview:
+    def view(self) -> memoryview:
         """The bytes, read-only, in the store's memory; valid as long as the view lives.
 
         The view compares equal to what was put (an empty one of several dimensions has one).
@@ -107,9 +107,11 @@ class Blob(Object):
             return raw if raw.format == "B" else raw.cast("B")
         return _shaped(raw, _decode_layout(record.layout))
 
+    _value = view
+
     def to_bytes(self) -> bytes:
         """A copy of the bytes."""
-        return self.value().tobytes()
+        return self.view().tobytes()
 
     def __bytes__(self) -> bytes:
         return self.to_bytes()

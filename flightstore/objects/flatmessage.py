@@ -1,8 +1,10 @@
-"""Arrow IPC messages as bytes: find a message's list of buffers and move the buffers to multiples of 64.
+"""Arrow IPC messages as bytes: find a message's list of buffers, move the buffers to multiples of 64, and
+change what it says of lengths.
 
 pyarrow pads body buffers to 8 bytes and offers no option, yet a reader takes whatever offsets the message
-names. So the message the writer made is kept, and only its numbers are changed: the offset of each buffer and
-the length of the body. No other byte of the flatbuffer moves, so it stays valid for every reader.
+names. So the message the writer made is kept, and only its numbers are changed: offsets and lengths of
+buffers, lengths and null counts of nodes, rows, and the length of the body. No other byte of the flatbuffer
+moves, so it stays valid for every reader.
 
 Calls nothing else. The format, little-endian throughout, of what is walked here:
 
@@ -15,7 +17,9 @@ Calls nothing else. The format, little-endian throughout, of what is walked here
 
     Message         fields: 0 version, 1 header type (uint8), 2 header (reference), 3 body length (int64)
     DictionaryBatch fields: 0 id, 1 data (reference to a RecordBatch), 2 is delta
-    RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression
+    RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression,
+                            4 numbers of data buffers of views (vector of int64)
+    FieldNode       = int64 length | int64 null count
     Buffer          = int64 offset in the body | int64 length
 """
 
@@ -30,8 +34,13 @@ __all__ = [
     "PREFIX_BYTES",
     "RECORDS",
     "body_length",
+    "buffers_of",
+    "null_counts",
     "realign",
+    "relay",
+    "resize",
     "sealed_message",
+    "view_counts",
 ]
 
 SCHEMA, DICTIONARY, RECORDS = 1, 2, 3
@@ -69,6 +78,72 @@ def body_length(metadata: Any) -> tuple[int, int]:
     return metadata[kind] if kind else 0, _i64.unpack_from(metadata, length)[0] if length else 0
 
 
+def _batch_of(metadata: Any) -> int:
+    """Position of the RecordBatch table of a record or dictionary batch."""
+    root = _follow(metadata, 0)
+    batch = _follow(metadata, _field(metadata, root, 2))
+    if metadata[_field(metadata, root, 1)] == DICTIONARY:
+        batch = _follow(metadata, _field(metadata, batch, 1))
+    return batch
+
+
+def _numbers(metadata: Any, table: int, number: int, width: int) -> tuple[list[int], int]:
+    """The int64 numbers in a vector of structs of `width` of them, and where they begin; absent is empty."""
+    field = _field(metadata, table, number)
+    if not field:
+        return [], 0
+    vector = _follow(metadata, field)
+    return list(unpack_from(f"<{width * _u32(metadata, vector)[0]}q", metadata, vector + 4)), vector + 4
+
+
+def buffers_of(metadata: Any) -> list[tuple[int, int]]:
+    """(offset, length) of each buffer of a record or dictionary batch, as the metadata says."""
+    numbers, _ = _numbers(metadata, _batch_of(metadata), 2, 2)
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def view_counts(metadata: Any) -> list[int]:
+    """For each view column of a record batch, depth first, how many data buffers it has."""
+    return _numbers(metadata, _batch_of(metadata), 4, 1)[0]
+
+
+def null_counts(metadata: Any) -> list[int]:
+    """Null counts of the nodes of a batch, depth first."""
+    return _numbers(metadata, _batch_of(metadata), 1, 2)[0][1::2]
+
+
+def relay(metadata: bytearray, lengths: list[int]) -> tuple[list[int], int]:
+    """Change `metadata` (of a record or dictionary batch) to buffers of these lengths, each at a multiple of
+    64.
+
+    Returns:
+        The offset of each buffer, and the new body length.
+    """
+    numbers, where = _numbers(metadata, _batch_of(metadata), 2, 2)
+    offsets = []
+    at = 0
+    for i, length in enumerate(lengths):
+        offsets.append(at)
+        numbers[2 * i : 2 * i + 2] = at, length
+        at += (length + 63) & -64
+    if numbers:
+        pack_into(f"<{len(numbers)}q", metadata, where, *numbers)
+    position = _field(metadata, _follow(metadata, 0), 3)
+    if position:  # absent means 0, and an empty body stays empty
+        _i64.pack_into(metadata, position, at)
+    elif at:
+        raise ValueError("a message without a body cannot be given one")
+    return offsets, at
+
+
+def resize(metadata: bytearray, num_rows: int, nodes: list[tuple[int, int]]) -> None:
+    """Change a record batch of at least one row to `num_rows` rows and (length, null count) of `nodes`."""
+    batch = _batch_of(metadata)
+    _i64.pack_into(metadata, _field(metadata, batch, 0), num_rows)
+    numbers, where = _numbers(metadata, batch, 1, 2)
+    pack_into(f"<{len(numbers)}q", metadata, where, *(number for node in nodes for number in node))
+
+
 def realign(metadata: bytearray) -> tuple[list[tuple[int, int, int]], int]:
     """Change `metadata` (of a record or dictionary batch) so that every buffer begins at a multiple of 64.
 
@@ -76,27 +151,9 @@ def realign(metadata: bytearray) -> tuple[list[tuple[int, int, int]], int]:
         The moves of the buffers that are not empty, as (old offset, new offset, length), and the new body
         length.
     """
-    root = _follow(metadata, 0)
-    batch = _follow(metadata, _field(metadata, root, 2))
-    if metadata[_field(metadata, root, 1)] == DICTIONARY:
-        batch = _follow(metadata, _field(metadata, batch, 1))
-    moves = []
-    at = 0
-    buffers = _field(metadata, batch, 2)
-    if buffers:
-        vector = _follow(metadata, buffers)
-        layout = f"<{2 * _u32(metadata, vector)[0]}q"
-        numbers = list(unpack_from(layout, metadata, vector + 4))
-        for i in range(0, len(numbers), 2):
-            length = numbers[i + 1]
-            if length:
-                moves.append((numbers[i], at, length))
-            numbers[i] = at
-            at += (length + 63) & -64
-        pack_into(layout, metadata, vector + 4, *numbers)
-    position = _field(metadata, root, 3)
-    if position:  # absent means 0, and an empty body stays empty
-        _i64.pack_into(metadata, position, at)
+    old = buffers_of(metadata)
+    offsets, at = relay(metadata, [length for _, length in old])
+    moves = [(was, now, length) for (was, length), now in zip(old, offsets, strict=True) if length]
     return moves, at
 
 

@@ -1,55 +1,66 @@
-"""Arrow record batches <-> one Arrow IPC stream in an extent, every body buffer at a multiple of 64 bytes.
+"""Arrow record batches <-> one Arrow IPC stream, every body buffer at a multiple of 64 bytes.
 
-May call objects.flatmessage and objects.base. Invariants:
+May call objects.flatmessage, capture, gather, schemas, views and base. Invariants:
 
 - The stored bytes are a stream that stock readers of any language read in place: schema, dictionary and
   record batch messages, end of stream; never compressed.
 - Bodies are placed, not copied: pieces refer to the caller's buffers until the store has copied them, once.
   Only small batches are laid out in a buffer of their own, because that is quicker than many small pieces.
-- A schema is written and parsed once per process. What depends on more than its bytes (extension types, which
-  a process may register at any time) is never cached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
 from flightstore.errors import NotStorable
 from flightstore.objects.base import KIND_TABLE, Payload
+from flightstore.objects.capture import capture
 from flightstore.objects.flatmessage import (
     DICTIONARY,
     END_OF_STREAM,
     PREFIX_BYTES,
     RECORDS,
-    body_length,
     realign,
+    relay,
     sealed_message,
 )
+from flightstore.objects.gather import gathered
+from flightstore.objects.schemas import KnownSchema, fingerprint_of, known_schema, parsed_schema
+from flightstore.objects.views import compact_views
 
-__all__ = ["TableLayout", "decode_layout", "encode_batches", "open_batches", "open_table"]
+__all__ = [
+    "CONTAINER_TABLE",
+    "Stream",
+    "TableLayout",
+    "decode_layout",
+    "encode_layout",
+    "expressible",
+    "gathered_stream",
+    "open_batches",
+    "open_table",
+    "refusing",
+    "small_payload",
+    "stream_of",
+    "stream_payload",
+]
 
 FORMAT_VERSION = 1
 FLAG_DICTIONARIES = 1
 """The stream holds dictionary batches: only a stream reader reads it right."""
 
 # Stored: never renumber.
-ORIGIN_ARROW, ORIGIN_BATCH, ORIGIN_PANDAS, ORIGIN_POLARS = range(4)
+CONTAINER_TABLE, CONTAINER_BATCH, CONTAINER_ARRAY, CONTAINER_CHUNKED, CONTAINER_SCALAR = range(5)
 
 SMALL_BYTES = 64 << 10
 """Batches up to this size are laid out in one buffer."""
 LISTED_BATCHES = 16
 """More batches than this are not listed in the layout, to keep it short."""
-CACHED_COLUMN_COUNTS = 64
-CACHED_PER_COUNT = 4
-CACHED_SCHEMAS = 128
-CACHED_SCHEMA_BYTES = 256 << 10
-EXTENSION_KEY = b"ARROW:extension:name"
 
 
 class TableLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -62,7 +73,7 @@ class TableLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fingerprint: bytes
     """blake2b, 16 bytes, over the schema message as stored (prefix and padding included)."""
     schema_bytes: int
-    """Length of that message, which begins the extent."""
+    """Length of that message, which begins the stream."""
     stream_bytes: int
     """Length of the whole stream."""
     num_batches: int
@@ -71,51 +82,47 @@ class TableLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """(offset, length, rows) of each record batch message with its body; empty where there are many."""
     flags: int = 0
     """Bits FLAG_*."""
-    origin: int = ORIGIN_ARROW
-    """ORIGIN_*: what was put."""
+    container: int = CONTAINER_TABLE
+    """CONTAINER_*: what the table was when it was put."""
 
 
-class _Schema:
-    """A schema, its message as stored, and how its latest small batches were laid out."""
-
-    __slots__ = ("fingerprint", "has_dictionaries", "message", "plan", "schema", "seen")
-
-    def __init__(self, schema: pa.Schema, message: bytes) -> None:
-        self.schema = schema
-        self.message = message
-        self.fingerprint = _fingerprint(message)
-        self.has_dictionaries = any(_has_dictionary(field.type) for field in schema)
-        self.plan: _Plan | None = None
-        self.seen = b""
-        """Prefix and metadata of the latest batch that no plan fitted."""
-
-
-_by_columns: dict[int, list[_Schema]] = {}
-"""Schemas that were encoded, by number of columns, latest first: few enough that comparing each is cheap."""
-_by_fingerprint: dict[bytes, pa.Schema] = {}
-
-_encode_layout = msgspec.msgpack.Encoder().encode
+encode_layout = msgspec.msgpack.Encoder().encode
 decode_layout = msgspec.msgpack.Decoder(TableLayout).decode
 """Decode a TableLayout from a record's layout bytes."""
 
 
-def encode_batches(
-    schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, origin: int = ORIGIN_ARROW, keepalive: Any = None
-) -> Payload:
-    """Lay out record batches of one schema as a stream.
+class Stream(NamedTuple):
+    """An Arrow stream that is not written yet."""
 
-    The payload refers to the batches' memory (small ones excepted) and keeps it alive.
+    layout: TableLayout
+    """How it will lie; offsets from the beginning of the stream."""
+    pieces: list[tuple[int, Any]]
+    """(offset, bytes-like object), ascending; zeros between them."""
+    num_rows: int
+    """Rows of all its batches."""
+
+
+def expressible(schema: pa.Schema) -> KnownSchema:
+    """The schema with its message.
 
     Raises:
-        NotStorable: Arrow cannot write them.
+        NotStorable: the stream format has no words for it.
     """
-    batches = list(batches)
+    with refusing(schema):
+        known = known_schema(schema)
+    if known.inexpressible is not None:
+        raise NotStorable(
+            f"Arrow's stream format cannot say {known.inexpressible}",
+            hint="cast the column to its values, or allow pickle",
+        )
+    return known
+
+
+@contextmanager
+def refusing(schema: pa.Schema) -> Iterator[None]:
+    """What Arrow cannot write becomes NotStorable."""
     try:
-        if len(batches) == 1 and batches[0].get_total_buffer_size() <= SMALL_BYTES:
-            known = _known_schema(schema)
-            if not known.has_dictionaries:
-                return _encode_small(known, batches[0], origin)
-        return _encode_captured(schema, batches, origin, keepalive)
+        yield
     except MemoryError:
         raise
     except pa.ArrowException as error:
@@ -125,13 +132,104 @@ def encode_batches(
         ) from error
 
 
+def stream_of(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, container: int = CONTAINER_TABLE
+) -> Stream:
+    """A stream of record batches as they are, referring to their memory.
+
+    Raises:
+        NotStorable: Arrow cannot write them.
+    """
+    has_views = expressible(schema).has_views
+    with refusing(schema):
+        batches = list(batches)
+        messages = capture(schema, batches)
+    assembly = _Assembly(messages[0].metadata)
+    remaining = iter(batches)
+    for message in messages[1:]:
+        records = message.kind == RECORDS
+        buffers = compact_views(schema, message) if records and has_views else message.buffers
+        offsets, body_bytes = relay(message.metadata, [_size(data) for data in buffers])
+        body = [(at, data) for at, data in zip(offsets, buffers, strict=True) if _size(data)]
+        rows = next(remaining).num_rows if records else 0
+        assembly.add(message.kind, message.metadata, body, body_bytes, rows)
+    return assembly.stream(container)
+
+
+def gathered_stream(schema: pa.Schema, columns: list[pa.ChunkedArray], num_rows: int) -> Stream:
+    """A stream of one batch, each column joined from its chunks. Requires `can_gather` of each.
+
+    Raises:
+        NotStorable: Arrow cannot write them.
+    """
+    known = expressible(schema)
+    with refusing(schema):
+        messages = gathered(schema, columns, num_rows)
+    assembly = _Assembly.of(known)
+    for message in messages:
+        assembly.add(message.kind, message.metadata, message.body, message.body_bytes, message.num_rows)
+    return assembly.stream(CONTAINER_TABLE)
+
+
+class _Assembly:
+    """Puts the messages of a stream one after the other."""
+
+    def __init__(self, schema_metadata: Any, known: KnownSchema | None = None) -> None:
+        head = known.message if known is not None else sealed_message(schema_metadata)
+        self._fingerprint = known.fingerprint if known is not None else fingerprint_of(head)
+        self._pieces: list[tuple[int, Any]] = [(0, head)]
+        self._schema_bytes = self._at = len(head)
+        self._entries: list[tuple[int, int, int]] = []
+        self._flags = 0
+
+    @classmethod
+    def of(cls, known: KnownSchema) -> _Assembly:
+        return cls(None, known)
+
+    def add(
+        self, kind: int, metadata: bytearray, body: list[tuple[int, Any]], body_bytes: int, num_rows: int
+    ) -> None:
+        """One more message; `body` has offsets from its beginning."""
+        sealed = sealed_message(metadata)
+        start = self._at + len(sealed)
+        self._pieces.append((self._at, sealed))
+        self._pieces += [(start + at, data) for at, data in body]
+        if kind == DICTIONARY:
+            self._flags |= FLAG_DICTIONARIES
+        elif kind == RECORDS:
+            self._entries.append((self._at, len(sealed) + body_bytes, num_rows))
+        self._at = start + body_bytes
+
+    def stream(self, container: int) -> Stream:
+        """The finished stream."""
+        self._pieces.append((self._at, END_OF_STREAM))
+        size = self._at + len(END_OF_STREAM)
+        layout = _layout(self._fingerprint, self._schema_bytes, self._entries, size, self._flags, container)
+        return Stream(layout, self._pieces, sum([entry[2] for entry in self._entries]))
+
+
+def _size(data: Any) -> int:
+    return data.size if isinstance(data, pa.Buffer) else len(data)
+
+
 def _layout(
-    known: tuple[bytes, int], batches: list[tuple[int, int, int]], stream_bytes: int, flags: int, origin: int
-) -> bytes:
+    fingerprint: bytes,
+    schema_bytes: int,
+    batches: list[tuple[int, int, int]],
+    stream_bytes: int,
+    flags: int,
+    container: int,
+) -> TableLayout:
     listed = tuple(batches) if len(batches) <= LISTED_BATCHES and not flags & FLAG_DICTIONARIES else ()
-    return _encode_layout(
-        TableLayout(FORMAT_VERSION, known[0], known[1], stream_bytes, len(batches), listed, flags, origin)
+    return TableLayout(
+        FORMAT_VERSION, fingerprint, schema_bytes, stream_bytes, len(batches), listed, flags, container
     )
+
+
+def stream_payload(stream: Stream, keepalive: Any = None) -> Payload:
+    """The payload of a table that is one stream."""
+    layout = encode_layout(stream.layout)
+    return Payload(KIND_TABLE, layout, stream.layout.stream_bytes, stream.pieces, stream.num_rows, keepalive)
 
 
 class _Plan:
@@ -143,7 +241,7 @@ class _Plan:
     between them. That is three times as fast as moving them one by one.
     """
 
-    __slots__ = ("gather", "layout", "num_rows", "origin", "prefix", "scatter", "size_bytes", "written")
+    __slots__ = ("container", "gather", "layout", "num_rows", "prefix", "scatter", "size_bytes", "written")
 
     def __init__(
         self,
@@ -152,7 +250,7 @@ class _Plan:
         moves: list[tuple[int, int, int]],
         layout: bytes,
         rows: int,
-        origin: int,
+        container: int,
     ) -> None:
         self.written = written
         """Prefix and metadata as Arrow writes them; they hold the number of rows and every buffer's length.
@@ -160,7 +258,7 @@ class _Plan:
         self.prefix = prefix
         self.layout = layout
         self.num_rows = rows
-        self.origin = origin
+        self.container = container
         self.gather = Struct("<" + "".join([f"{length}s{_gap(length, 8)}x" for _, _, length in moves]))
         self.scatter = Struct("<" + "".join([f"{length}s{_gap(length, 64)}x" for _, _, length in moves]))
         self.size_bytes = len(prefix) + self.scatter.size + len(END_OF_STREAM)
@@ -176,11 +274,26 @@ def _gap(length: int, alignment: int) -> int:
     return -length % alignment
 
 
-def _encode_small(known: _Schema, batch: pa.RecordBatch, origin: int) -> Payload:
-    """One batch without dictionaries, laid out in one buffer."""
+def small_payload(batch: pa.RecordBatch, *, container: int = CONTAINER_TABLE) -> Payload | None:
+    """One small batch without dictionaries and views, laid out in one buffer; None for any other.
+
+    Raises:
+        NotStorable: Arrow cannot write it.
+    """
+    if batch.get_total_buffer_size() > SMALL_BYTES:
+        return None
+    schema = batch.schema
+    known = expressible(schema)
+    if known.has_dictionaries or known.has_views:
+        return None
+    with refusing(schema):
+        return _laid_out(known, batch, container)
+
+
+def _laid_out(known: KnownSchema, batch: pa.RecordBatch, container: int) -> Payload:
     written: bytes = batch.serialize().to_pybytes()
-    plan = known.plan
-    if plan is not None and plan.origin == origin and written.startswith(plan.written):
+    plan: _Plan | None = known.plan
+    if plan is not None and plan.container == container and written.startswith(plan.written):
         return plan.payload(written)
     body_at = PREFIX_BYTES + int.from_bytes(written[4:8], "little")
     metadata = bytearray(written[PREFIX_BYTES:body_at])
@@ -194,10 +307,11 @@ def _encode_small(known: _Schema, batch: pa.RecordBatch, origin: int) -> Payload
     for old, new, length in moves:
         out[body + new : body + new + length] = written[body_at + old : body_at + old + length]
     start, rows = len(known.message), batch.num_rows
-    layout = _layout((known.fingerprint, start), [(start, end - start, rows)], len(out), 0, origin)
+    entry = (start, end - start, rows)
+    layout = encode_layout(_layout(known.fingerprint, start, [entry], len(out), 0, container))
     head = written[:body_at]
     if known.seen == head and _dense(moves):
-        known.plan = _Plan(head, prefix, moves, layout, rows, origin)
+        known.plan = _Plan(head, prefix, moves, layout, rows, container)
     known.seen = head
     return Payload(KIND_TABLE, layout, len(out), [(0, bytes(out))], rows)
 
@@ -208,160 +322,8 @@ def _dense(moves: list[tuple[int, int, int]]) -> bool:
     return all(move[0] == end for move, end in zip(moves, ends, strict=False))
 
 
-class _Sink:
-    """A file for Arrow's stream writer that keeps what is written, message by message.
-
-    Arrow hands metadata over as bytes and each body buffer as a ``pa.Buffer`` of its own, without copying it.
-    """
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[bytearray, list[tuple[int, Any]]]] = []
-        """(metadata, [(offset in the body, buffer)])"""
-        self._head = bytearray()
-        self._body_at = 0
-        self._body_bytes = 0
-
-    def write(self, data: Any) -> int:
-        size = data.size if isinstance(data, pa.Buffer) else len(data)
-        if self._body_at < self._body_bytes:
-            self.messages[-1][1].append((self._body_at, data))
-            self._body_at += size
-            return int(size)
-        head = self._head
-        head += data
-        if len(head) >= PREFIX_BYTES:
-            length = int.from_bytes(head[4:8], "little")
-            if length and len(head) >= PREFIX_BYTES + length:
-                self._begin_body(head[PREFIX_BYTES:])
-        return int(size)
-
-    def _begin_body(self, metadata: bytearray) -> None:
-        self._head = bytearray()
-        self._body_at, self._body_bytes = 0, body_length(metadata)[1]
-        self.messages.append((metadata, []))
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _capture(
-    schema: pa.Schema, batches: list[pa.RecordBatch]
-) -> list[tuple[bytearray, list[tuple[int, Any]]]]:
-    """The messages Arrow's writer makes of `batches`."""
-    sink = _Sink()
-    options = pa.ipc.IpcWriteOptions(compression=None)
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema, options=options) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-    return sink.messages
-
-
-def _encode_captured(
-    schema: pa.Schema, batches: list[pa.RecordBatch], origin: int, keepalive: Any
-) -> Payload:
-    """Any batches: what the writer wrote, each buffer as a piece at its new place."""
-    messages = _capture(schema, batches)
-    head = sealed_message(messages[0][0])
-    pieces: list[tuple[int, Any]] = [(0, head)]
-    entries = []
-    remaining = iter(batches)
-    flags = 0
-    at = len(head)
-    for metadata, body in messages[1:]:
-        kind = body_length(metadata)[0]
-        moves, body_bytes = realign(metadata)
-        sealed = sealed_message(metadata)
-        pieces.append((at, sealed))
-        start = at + len(sealed)
-        at_offset = dict(body)
-        for old, new, length in moves:
-            pieces.append((start + new, _body_slice(at_offset, old, length)))
-        if kind == DICTIONARY:
-            flags |= FLAG_DICTIONARIES
-        elif kind == RECORDS:
-            entries.append((at, len(sealed) + body_bytes, next(remaining).num_rows))
-        at = start + body_bytes
-    pieces.append((at, END_OF_STREAM))
-    size_bytes = at + len(END_OF_STREAM)
-    layout = _layout((_fingerprint(head), len(head)), entries, size_bytes, flags, origin)
-    rows = sum([entry[2] for entry in entries])
-    return Payload(KIND_TABLE, layout, size_bytes, pieces, rows, keepalive)
-
-
-def _body_slice(body: dict[int, Any], offset: int, length: int) -> Any:
-    """The `length` bytes at `offset` of a body that was written as the buffers `body`.
-
-    A buffer is normally one write. Were a writer to cut or join them, the body is put together first: slower,
-    right.
-    """
-    data = body.get(offset)
-    size = -1 if data is None else data.size if isinstance(data, pa.Buffer) else len(data)
-    if size == length:
-        return data
-    whole = b"".join([bytes(part) for _, part in sorted(body.items(), key=lambda item: item[0])])
-    return whole[offset : offset + length]
-
-
-def _fingerprint(message: bytes) -> bytes:
-    return blake2b(message, digest_size=16).digest()
-
-
-def _known_schema(schema: pa.Schema) -> _Schema:
-    """The schema with its message, from the cache where it can be."""
-    bucket = _by_columns.get(len(schema))
-    if bucket is not None:
-        for known in bucket:
-            if schema.equals(known.schema, check_metadata=True):
-                return known
-    written = schema.serialize().to_pybytes()
-    message = sealed_message(written[PREFIX_BYTES:])
-    known = _Schema(schema, message)
-    if _cacheable(message):
-        if len(_by_columns) >= CACHED_COLUMN_COUNTS:
-            _by_columns.clear()
-        # A new list each time: other threads may be walking the old one.
-        _by_columns[len(schema)] = [known, *(bucket or ())[: CACHED_PER_COUNT - 1]]
-    return known
-
-
-def _cacheable(message: bytes) -> bool:
-    return len(message) <= CACHED_SCHEMA_BYTES and EXTENSION_KEY not in message
-
-
-def _has_dictionary(kind: pa.DataType) -> bool:
-    """Whether a dictionary occurs anywhere in a type."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _has_dictionary(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return True
-    return any(_has_dictionary(kind.field(i).type) for i in range(kind.num_fields))
-
-
-def _schema_of(payload: pa.Buffer, layout: TableLayout) -> pa.Schema:
-    """The schema of a stored table, parsed once per process."""
-    schema = _by_fingerprint.get(layout.fingerprint)
-    if schema is None:
-        message = payload.slice(0, layout.schema_bytes)
-        schema = pa.ipc.read_schema(message)
-        if _cacheable(message.to_pybytes()):
-            if len(_by_fingerprint) >= CACHED_SCHEMAS:
-                _by_fingerprint.clear()
-            _by_fingerprint[layout.fingerprint] = schema
-    return schema
+def _schema_of(stream: pa.Buffer, layout: TableLayout) -> pa.Schema:
+    return parsed_schema(stream.slice(0, layout.schema_bytes), layout.fingerprint)
 
 
 def open_batches(payload: pa.Buffer, layout: TableLayout) -> tuple[pa.Schema, list[pa.RecordBatch]]:

@@ -119,7 +119,7 @@ class PyObject(Object):
     __slots__ = ()
     kind = "object"
 
-    def value(self) -> Any:
+    def _value(self) -> Any:
         """The object, unpickled anew at each call. Its buffers (of arrays, say) are read-only store memory.
 
         Unpickling runs code that the object's creator chose.

@@ -4,22 +4,27 @@ Dispatch is by the value's exact type. Types of other libraries are known by qua
 type can only exist once its library is imported, so nothing is ever imported here that the user has not
 imported, and the modules that need NumPy or Arrow are loaded with the first value that needs them.
 
-In this order: a registered type; a handle of a stored object (copied as it is); a foreign Arrow producer;
-pickle. A subclass of a registered type is not taken for its parent, since its type would be lost: it goes to
-pickle. Where pickle is not allowed or refuses, whatever exposes its bytes is stored as bytes.
+In this order: a registered type; a handle of a stored object (copied as it is); a type of a connector; a
+foreign Arrow producer; pickle. A subclass of a registered type is not taken for its parent, since its type
+would be lost: it goes to pickle. Where pickle is not allowed or refuses, whatever exposes its bytes is
+stored as bytes.
 """
 
 from __future__ import annotations
 
 import array
 import mmap
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeAlias
 
+import msgspec
+
 from flightstore.errors import InvalidArgument, MissingExtra, NotStorable
 from flightstore.objects.base import (
     KIND_BLOB,
+    KIND_COMPOSED,
     KIND_PYOBJECT,
     KIND_TABLE,
     KIND_TENSOR,
@@ -28,6 +33,7 @@ from flightstore.objects.base import (
     Payload,
 )
 from flightstore.objects.blob import encode_blob, encode_bytes, encode_exposed
+from flightstore.objects.connector import Connector, connector_for
 from flightstore.objects.pyobject import encode_pickle
 
 __all__ = ["Encoder", "encode", "kind_name", "open_object", "register_encoder", "register_kind"]
@@ -50,15 +56,19 @@ _encoders: dict[type, Encoder] = {
 _named: dict[str, str | Encoder] = {
     "pyarrow.lib.Buffer": "flightstore.objects.blob:encode_exposed",
     "pyarrow.lib.ResizableBuffer": "flightstore.objects.blob:encode_exposed",
-    "pyarrow.lib.Table": "flightstore.objects.table:encode_table",
-    "pyarrow.lib.RecordBatch": "flightstore.objects.table:encode_batch",
-    "pyarrow.lib.RecordBatchReader": "flightstore.objects.table:encode_reader",
-    "pyarrow.ipc.RecordBatchStreamReader": "flightstore.objects.table:encode_reader",
+    "pyarrow.lib.Table": "flightstore.objects.encoding:encode_table",
+    "pyarrow.lib.RecordBatch": "flightstore.objects.encoding:encode_batch",
+    "pyarrow.lib.ChunkedArray": "flightstore.objects.encoding:encode_chunked",
+    "pyarrow.lib.RecordBatchReader": "flightstore.objects.encoding:encode_reader",
+    "pyarrow.ipc.RecordBatchStreamReader": "flightstore.objects.encoding:encode_reader",
     "numpy.ndarray": "flightstore.objects.tensor:encode_tensor",
     "numpy.memmap": "flightstore.objects.tensor:encode_tensor",
-    "pandas.DataFrame": "flightstore.objects.table:encode_pandas",
-    "pandas.core.frame.DataFrame": "flightstore.objects.table:encode_pandas",
-    "polars.dataframe.frame.DataFrame": "flightstore.objects.table:encode_polars",
+    "numpy.matrix": "flightstore.objects.tensor:encode_container",
+    "numpy.ma.MaskedArray": "flightstore.objects.tensor:encode_container",
+    "numpy.ma.core.MaskedArray": "flightstore.objects.tensor:encode_container",
+    "numpy.rec.recarray": "flightstore.objects.tensor:encode_container",
+    "numpy.recarray": "flightstore.objects.tensor:encode_container",
+    "pyarrow.lib.Tensor": "flightstore.objects.tensor:encode_container",
 }
 """Encoders, or where they are, by qualified name of the type."""
 
@@ -70,8 +80,15 @@ _kinds: dict[int, type[Object] | str] = {
     KIND_TENSOR: "flightstore.objects.tensor:Tensor",
     KIND_BLOB: "flightstore.objects.blob:Blob",
     KIND_PYOBJECT: "flightstore.objects.pyobject:PyObject",
+    KIND_COMPOSED: "flightstore.objects.table:Table",
 }
-_KIND_NAMES = {KIND_TABLE: "table", KIND_TENSOR: "tensor", KIND_BLOB: "blob", KIND_PYOBJECT: "object"}
+_KIND_NAMES = {
+    KIND_TABLE: "table",
+    KIND_TENSOR: "tensor",
+    KIND_BLOB: "blob",
+    KIND_PYOBJECT: "object",
+    KIND_COMPOSED: "table",
+}
 
 
 def encode(value: Any, *, pickle: bool = True) -> Payload:
@@ -86,7 +103,8 @@ def encode(value: Any, *, pickle: bool = True) -> Payload:
     """
     encoder = _encoders.get(type(value)) or _resolve(value)
     if encoder is None:
-        return _encode_other(value, pickle)
+        connector = connector_for(type(value))
+        return _encode_built(connector, value, pickle) if connector else _encode_other(value, pickle)
     try:
         return encoder(value)
     except NotStorable:
@@ -94,6 +112,29 @@ def encode(value: Any, *, pickle: bool = True) -> Payload:
         if fallback is None:
             raise
         return fallback
+
+
+def _encode_built(connector: Connector, value: Any, pickle: bool) -> Payload:
+    """What a connector builds of the value, marked as its making."""
+    try:
+        payload = _encode_natively(connector.build(value, pickle=pickle))
+    except NotStorable as refusal:
+        fallback = _pickled(value) if pickle and refusal.pickle_helps else None
+        if fallback is None:
+            raise
+        return fallback
+    return msgspec.structs.replace(payload, origin=connector.name)
+
+
+def _encode_natively(built: Any) -> Payload:
+    """What a connector built. Dictionaries keep all entries: a library's categories are more than values."""
+    import pyarrow as pa
+
+    if isinstance(built, pa.Table):
+        from flightstore.objects.encoding import encode_table
+
+        return encode_table(built, dictionaries=False)
+    return encode(built, pickle=False)
 
 
 def _pickled(value: Any) -> Payload | None:
@@ -107,7 +148,7 @@ def _pickled(value: Any) -> Payload | None:
 def _resolve(value: Any) -> Encoder | None:
     """The encoder registered for the value's type by name."""
     kind = type(value)
-    found = _named.get(_qualified_name(kind))
+    found = _named.get(_qualified_name(kind)) or _arrow_container(value)
     if found is None:
         return _copy_of_stored if isinstance(value, Object) else None
     encoder: Encoder = _load(found) if isinstance(found, str) else found
@@ -115,11 +156,21 @@ def _resolve(value: Any) -> Encoder | None:
     return encoder
 
 
+def _arrow_container(value: Any) -> str | None:
+    """Where the encoder of Arrow's arrays and scalars is: they have a class for each of their types."""
+    lib = sys.modules.get("pyarrow.lib")
+    if lib is None:
+        return None
+    if isinstance(value, lib.Array):
+        return "flightstore.objects.encoding:encode_array"
+    return "flightstore.objects.encoding:encode_scalar" if isinstance(value, lib.Scalar) else None
+
+
 def _encode_other(value: Any, pickle: bool) -> Payload:
     """A value of a type that nobody registered."""
     refusal = None
     if _is_foreign_arrow_producer(type(value)):
-        from flightstore.objects.table import encode_arrow_producer
+        from flightstore.objects.encoding import encode_arrow_producer
 
         try:
             return encode_arrow_producer(value)
@@ -162,12 +213,21 @@ def _encode_exposed_bytes(value: Any) -> Payload | None:
 
 
 def _copy_of_stored(stored: Object) -> Payload:
-    """A stored object put again: the same bytes, converted by nobody."""
+    """A stored object put again: the same bytes, converted by nobody; a composed one becomes plain."""
     handle = stored._live
     record = handle.record
+    if record.kind == KIND_COMPOSED:  # its layout names extents that the copy will not have
+        composed = _encode_natively(stored.to_arrow())  # type: ignore[attr-defined]
+        return msgspec.structs.replace(composed, origin=record.origin)
     payload = handle.payload.slice(0, record.nbytes)  # beyond it may lie padding, or the user's metadata
     return Payload(
-        record.kind, record.layout, payload.size, ((0, payload),), record.num_rows, keepalive=handle
+        record.kind,
+        record.layout,
+        payload.size,
+        ((0, payload),),
+        record.num_rows,
+        keepalive=handle,
+        origin=record.origin,
     )
 
 

@@ -1,4 +1,5 @@
-"""Tables: Arrow tables, record batches, and the data frames that travel through Arrow. May call objects.ipc.
+"""Tables in the store: Arrow tables, and everything that is stored as one. May call objects.ipc and
+composition.
 
 pandas and polars are imported when a caller asks for their form, never before.
 """
@@ -9,107 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flightstore.errors import InvalidArgument, NotStorable
-from flightstore.objects.base import Handle, Object, Payload
-from flightstore.objects.extras import require
+from flightstore.errors import InvalidArgument, NotConvertible
+from flightstore.objects.base import KIND_COMPOSED, Handle, Object
+from flightstore.objects.composition import open_composed
 from flightstore.objects.ipc import (
-    ORIGIN_BATCH,
-    ORIGIN_PANDAS,
-    ORIGIN_POLARS,
-    TableLayout,
+    CONTAINER_ARRAY,
+    CONTAINER_BATCH,
+    CONTAINER_CHUNKED,
+    CONTAINER_SCALAR,
+    CONTAINER_TABLE,
     decode_layout,
-    encode_batches,
     open_batches,
     open_table,
 )
+from flightstore.types import ObjectID
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = [
-    "Table",
-    "encode_arrow_producer",
-    "encode_batch",
-    "encode_pandas",
-    "encode_polars",
-    "encode_reader",
-    "encode_table",
-]
-
-
-def encode_table(table: pa.Table) -> Payload:
-    """Payload of an Arrow table."""
-    return encode_batches(table.schema, table.to_batches(), keepalive=table)
-
-
-def encode_batch(batch: pa.RecordBatch) -> Payload:
-    """Payload of one record batch."""
-    return encode_batches(batch.schema, (batch,), origin=ORIGIN_BATCH, keepalive=batch)
-
-
-def encode_reader(reader: pa.RecordBatchReader) -> Payload:
-    """Payload of all batches that are left in a reader, which is used up."""
-    schema = reader.schema
-    return encode_batches(schema, reader)
-
-
-def encode_pandas(frame: Any) -> Payload:
-    """Payload of a pandas data frame, as ``pa.Table.from_pandas`` converts it.
-
-    Raises:
-        NotStorable: Arrow cannot hold it; names the column.
-    """
-    try:
-        table = pa.Table.from_pandas(frame)
-    except MemoryError:
-        raise
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError, OverflowError) as error:
-        said = " ".join(
-            str(part) for part in error.args
-        )  # pyarrow appends the column's name to the arguments
-        raise NotStorable(
-            f"Arrow cannot hold this pandas DataFrame: {said}",
-            hint="give the column one type that Arrow knows, or allow pickle",
-        ) from error
-    return encode_batches(table.schema, table.to_batches(), origin=ORIGIN_PANDAS, keepalive=(table, frame))
-
-
-def encode_polars(frame: Any) -> Payload:
-    """Payload of a polars data frame, as ``to_arrow`` converts it.
-
-    Raises:
-        NotStorable: a column is of a type that Arrow has not, Python objects for one.
-    """
-    objects = [name for name, kind in frame.schema.items() if str(kind) == "Object"]
-    if objects:
-        raise NotStorable(
-            f"column {objects[0]!r} of this polars DataFrame holds Python objects",
-            hint="cast it to a type that Arrow knows",
-        )
-    try:
-        table = frame.to_arrow()
-    except pa.ArrowException as error:  # polars has types of its own, 128-bit integers for one
-        raise NotStorable(
-            f"Arrow cannot hold this polars DataFrame of types {frame.schema}: {error}",
-            hint="cast the column to a type that Arrow knows, or allow pickle",
-        ) from error
-    return encode_batches(table.schema, table.to_batches(), origin=ORIGIN_POLARS, keepalive=table)
-
-
-def encode_arrow_producer(value: Any) -> Payload:
-    """Payload of anything with ``__arrow_c_stream__`` or ``__arrow_c_array__`` that yields a table.
-
-    Raises:
-        NotStorable: what it yields is not a table.
-    """
-    try:
-        if hasattr(value, "__arrow_c_stream__"):
-            return encode_reader(pa.RecordBatchReader.from_stream(value))
-        return encode_table(pa.Table.from_batches([pa.record_batch(value)]))
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
-        if isinstance(error, NotStorable | MemoryError):
-            raise
-        raise NotStorable(f"{type(value).__name__} does not yield an Arrow table: {error}") from error
+__all__ = ["Table"]
 
 
 class Table(Object):
@@ -127,7 +46,11 @@ class Table(Object):
         table = self._table
         if table is None:
             handle = self._live
-            table = self._table = open_table(handle.payload, decode_layout(handle.record.layout))
+            if handle.record.kind == KIND_COMPOSED:
+                table = open_composed(handle)
+            else:
+                table = open_table(handle.payload, decode_layout(handle.record.layout))
+            self._table = table
         return table
 
     def release(self) -> None:
@@ -139,8 +62,12 @@ class Table(Object):
         super().release()
 
     @property
-    def _layout(self) -> TableLayout:
-        return decode_layout(self._live.record.layout)
+    def members(self) -> list[ObjectID]:
+        """The objects whose columns this one shares; none for a table that was put as a whole.
+
+        Some may have been deleted since: their columns stay as long as this object does.
+        """
+        return [ObjectID(member.id) for member in self._live.record.members]
 
     @property
     def schema(self) -> pa.Schema:
@@ -163,28 +90,38 @@ class Table(Object):
         names: list[str] = self.schema.names
         return names
 
-    def to_pandas(self, **options: Any) -> Any:
-        """A pandas data frame; numeric columns without nulls and of one batch share the store's memory,
-        read-only.
+    def to_pandas(self, *, dtype_backend: str | None = None, strict: bool = True, **options: Any) -> Any:
+        """The table as pandas has it: the frame, series or index that was put, or a frame of any other table.
+
+        Columns share the store's memory wherever pandas' types allow (`conversion_report` tells). The frame
+        can be modified: pandas copies the columns that are touched, the store never changes.
 
         Args:
-            options: Handed to ``pyarrow.Table.to_pandas``; `split_blocks` is True unless given.
+            dtype_backend: None, "numpy_nullable" or "pyarrow", as in ``pandas.read_parquet``; "pyarrow"
+                shares every column but views, which pandas does not know.
+            strict: False converts what pandas cannot hold as nearly as can be; it is an error otherwise.
+            options: Handed to ``pyarrow.Table.to_pandas``, which then does the conversion.
 
         Raises:
             MissingExtra: pandas is not installed.
+            NotConvertible: pandas cannot hold a column; names it and its type.
+            InvalidArgument: no such `dtype_backend`.
         """
-        require("pandas", "to_pandas()")
-        options.setdefault("split_blocks", True)
-        return self.to_arrow().to_pandas(**options)
+        return self.to("pandas", dtype_backend=dtype_backend, strict=strict, **options)
 
-    def to_polars(self) -> Any:
-        """A polars data frame that shares the store's memory wherever polars' types allow.
+    def to_polars(self, **options: Any) -> Any:
+        """A polars data frame, or the series that was put as one, that shares the store's memory wherever
+        polars' types allow; ``conversion_report("polars")`` tells where.
+
+        Args:
+            options: ``strict=False`` converts what polars has no equal of, keeping all values, instead of
+                refusing it.
 
         Raises:
             MissingExtra: polars is not installed.
+            NotConvertible: polars cannot hold it; names the column and its type.
         """
-        polars = require("polars", "to_polars()")
-        return polars.from_arrow(self.to_arrow(), rechunk=False)
+        return self.to("polars", **options)
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """The values of a table of one column; shared where the type allows (numbers without nulls, one
@@ -192,6 +129,7 @@ class Table(Object):
 
         Raises:
             InvalidArgument: the table has not exactly one column.
+            NotConvertible: NumPy cannot hold its type; names it.
         """
         table = self.to_arrow()
         if table.num_columns != 1:
@@ -200,26 +138,35 @@ class Table(Object):
                 hint="take the column: obj.to_arrow()['name'].to_numpy()",
             )
         column = table.column(0)
-        if column.num_chunks == 1:
-            array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
-            return array
-        gathered: np.ndarray[Any, Any] = column.to_numpy()
-        return gathered
+        try:
+            if column.num_chunks == 1:
+                array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
+                return array
+            gathered: np.ndarray[Any, Any] = column.to_numpy()
+            return gathered
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise NotConvertible(
+                f"column {table.column_names[0]!r} is of type {column.type}, which NumPy cannot hold",
+                hint="obj.to_arrow() holds everything",
+            ) from error
 
-    def value(self) -> Any:
-        """The table in the form it was put: Arrow table or record batch, pandas or polars data frame.
-
-        Raises:
-            MissingExtra: it was put as a frame of a library that is not installed here.
-        """
-        origin = self._layout.origin
-        if origin == ORIGIN_PANDAS:
-            return self.to_pandas()
-        if origin == ORIGIN_POLARS:
-            return self.to_polars()
-        if origin == ORIGIN_BATCH:
-            return open_batches(self._live.payload, self._layout)[1][0]
-        return self.to_arrow()
+    def _value(self) -> Any:
+        handle = self._live
+        if handle.record.kind == KIND_COMPOSED:
+            return self.to_arrow()
+        layout = decode_layout(handle.record.layout)
+        container = layout.container
+        if container == CONTAINER_TABLE:
+            return self.to_arrow()
+        if container == CONTAINER_BATCH:
+            return open_batches(handle.payload, layout)[1][0]
+        column = self.to_arrow().column(0)
+        if container == CONTAINER_CHUNKED:
+            return column
+        if container == CONTAINER_SCALAR:
+            return column[0]
+        assert container == CONTAINER_ARRAY, container
+        return column.chunk(0)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Arrow's PyCapsule protocol: how pandas, polars, DuckDB and others read the table, not copied."""

@@ -31,7 +31,15 @@ def test_every_step_is_proved(start: Start, store_path: str) -> None:
     document = json.loads(out)
     assert document["ok"]
     steps = {step["what"].split(" by ")[0].split(" process")[0]: step for step in document["steps"]}
-    assert {"put", "get + to_arrow", "get + to_pandas", "get + to_polars", "killed", "recover"} <= set(steps)
+    assert {
+        "put",
+        "get + to_arrow",
+        "get + to_pandas",
+        "get + to_polars",
+        "added a column",
+        "killed",
+        "recover",
+    } <= set(steps)
     facts = [steps[f"get + to_{library}"]["facts"] for library in ("arrow", "pandas", "polars")]
     assert len({fact["pid"] for fact in facts}) == 3
     assert len({(fact["quantity"], fact["revenue_cents"]) for fact in facts}) == 1

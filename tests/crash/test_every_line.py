@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import pytest
 
-from flightstore.testing import crashspecial, crashtable
+from flightstore.testing import crashframes, crashspecial, crashtable
 from flightstore.testing.crashtable import NEWCOMER
 from flightstore.testing.operations import OPERATIONS
 
+assert crashframes
 assert crashspecial
 assert crashtable
 
 NEWCOMERS_IN_SUITE = ("close", "destroy", "get")
-LEFT_TO_THE_COMMAND = ("create-overwrite", "overwrite-many", "put-metadata", "put-small-growing")
+LEFT_TO_THE_COMMAND = (
+    "create-overwrite",
+    "create-table",
+    "create-table-abort",
+    "overwrite-many",
+    "put-metadata",
+    "put-small-growing",
+    "select",
+    "with-columns",
+    "with-columns-large",
+)
 """Rows that execute hardly a line which others do not: only the command takes them, to save a minute."""
 
 
@@ -39,9 +50,11 @@ def test_killed_at_every_line(name: str) -> None:
 @pytest.mark.req("FAIL-2")
 def test_every_operation_has_a_row() -> None:
     required = {
-        "close", "connect", "connect-making", "create-abort", "create-seal", "delete", "delete-unused",
+        "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
+        "create-table-with-text", "delete", "delete-unused",
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
-        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "sweep", "wait",
+        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select", "sweep",
+        "wait", "with-columns",
     }  # fmt: skip
     assert required <= OPERATIONS.keys()
     assert {name + NEWCOMER for name in required - {"connect-making"}} <= OPERATIONS.keys()

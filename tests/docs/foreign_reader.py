@@ -101,6 +101,45 @@ def get(catalog: lmdb.Environment, words: memoryview, name: str) -> list[Any]:
         words[512] = 0
 
 
+def lists_of(catalog: lmdb.Environment, record: list[Any]) -> tuple[list[Any], list[Any]]:
+    """All extents and members of an object, of a folded one too."""
+    if not record[20]:
+        return list(record[2]), list(record[15])
+    with catalog.begin() as txn:
+        serial = record[0].to_bytes(8, "big")
+        raw = [txn.get(b"L" + serial + number.to_bytes(2, "big")) for number in range(record[20])]
+    parts = [msgspec.msgpack.decode(part or b"") for part in raw]
+    return [extent for part in parts for extent in part[0]], [member for part in parts for member in part[1]]
+
+
+Layouts = list[tuple[list[Any], pa.Buffer]]  # each stream's layout, and its bytes
+
+
+def read_table(record: list[Any], payloads: list[pa.Buffer]) -> tuple[pa.Table, Layouts]:
+    """The table in its extents."""
+    layout = msgspec.msgpack.decode(record[3])
+    if record[1] == 1:
+        return pa.ipc.open_stream(payloads[0].slice(0, layout[3])).read_all(), [(layout, payloads[0])]
+    assert record[1] == 5, "not a table"
+    if layout[6] is not None:
+        layout = msgspec.msgpack.decode(payloads[0].slice(*layout[6]))
+    places = [payloads[0], *payloads[len(payloads) - layout[3] :]]
+    layouts = [(segment[2], places[segment[0]].slice(segment[1], segment[2][3])) for segment in layout[1]]
+    tables = [pa.ipc.open_stream(stream).read_all() for _, stream in layouts]
+    columns, fields = [], []
+    for count, pieces in layout[2]:
+        for index in range(count):
+            parts = [tables[number].column(at + index) for number, at in pieces]
+            columns.append(
+                pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
+            )
+            fields.append(tables[pieces[0][0]].schema.field(pieces[0][1] + index))
+    schema = pa.schema(fields, tables[layout[2][0][1][0][0]].schema.metadata)
+    if layout[4] is not None:
+        schema = pa.ipc.read_schema(payloads[0].slice(*layout[4]))
+    return pa.Table.from_arrays(columns, schema=schema), layouts
+
+
 def main() -> None:
     """Read one table, tell of it, and hold it."""
     store, name = Path(sys.argv[1]), sys.argv[2]
@@ -123,14 +162,10 @@ def main() -> None:
     register_membarrier()
     client_file, words = make_client_file(store)
     record = get(catalog, words, name)
-    assert record[1] == 1, "not a table"
-    (file_number, offset, length), *others = record[2]
-    assert file_number == 0
-    assert not others
-    layout = msgspec.msgpack.decode(record[3])
-    payload = pa.py_buffer(memoryview(arena)[offset : offset + length])
-    table = pa.ipc.open_stream(payload.slice(0, layout[3])).read_all()
-    schema_message = payload.slice(0, layout[2]).to_pybytes()
+    extents, members = lists_of(catalog, record)
+    assert all(file_number == 0 for file_number, _, _ in extents)
+    payloads = [pa.py_buffer(memoryview(arena)[offset : offset + length]) for _, offset, length in extents]
+    table, layouts = read_table(record, payloads)
     addresses = [
         buffer.address
         for column in table.columns
@@ -144,10 +179,17 @@ def main() -> None:
     report = {
         "pid": os.getpid(),
         "stream": base64.b64encode(sink.getvalue()).decode(),
-        "in_place": all(payload.address <= at < payload.address + length for at in addresses),
+        "in_place": all(
+            any(payload.address <= at < payload.address + payload.size for payload in payloads)
+            for at in addresses
+        ),
         "aligned": all(at % 64 == 0 for at in addresses),
-        "fingerprint_matches": hashlib.blake2b(schema_message, digest_size=16).digest() == layout[1],
-        "listed_rows": [entry[2] for entry in layout[5]],
+        "fingerprint_matches": all(
+            hashlib.blake2b(stream.slice(0, layout[2]), digest_size=16).digest() == layout[1]
+            for layout, stream in layouts
+        ),
+        "listed_rows": [[entry[2] for entry in layout[5]] for layout, _ in layouts],
+        "members": len(members),
         "num_rows": record[6],
         "names": record[4],
     }

@@ -23,13 +23,14 @@ from pages import ROOT, table_after, tables
 
 import flightstore as fs
 from flightstore.catalog import keys, transaction
-from flightstore.catalog.records import ObjectRecord
+from flightstore.catalog.records import Continuation, ObjectRecord
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.layout import RESERVE_FILE, UNFINISHED
 from flightstore.memory import control, leases
 from flightstore.memory.allocator import size_class
 from flightstore.memory.writers import MUTEX_BYTES
 from flightstore.objects.blob import BlobLayout
+from flightstore.objects.composition import ColumnRun, ComposedLayout, Segment
 from flightstore.objects.ipc import TableLayout
 from flightstore.objects.pyobject import PyObjectLayout
 from flightstore.objects.tensor import TensorLayout
@@ -63,7 +64,7 @@ def test_constants(row: dict[str, str]) -> None:
 
 def test_stored_numbers_are_all_in_the_table_of_constants() -> None:
     listed = {row["place"] for row in table_after(PAGE, "### Constants")}
-    prefixes = ("FLAG_", "KIND_", "ORIGIN_")
+    prefixes = ("FLAG_", "KIND_", "CONTAINER_")
     modules = ["catalog.records", "objects.base", "objects.ipc"]
     stored = {
         f"flightstore.{module}:{name}"
@@ -124,6 +125,10 @@ def test_counters() -> None:
     [
         ("### ObjectRecord", ObjectRecord),
         ("TableLayout:", TableLayout),
+        ("ComposedLayout:", ComposedLayout),
+        ("Segment:", Segment),
+        ("ColumnRun:", ColumnRun),
+        ("Continuation:", Continuation),
         ("TensorLayout:", TensorLayout),
         ("BlobLayout:", BlobLayout),
         ("PyObjectLayout:", PyObjectLayout),
@@ -218,24 +223,51 @@ MAKERS: dict[str, Callable[[], pa.Table]] = {
     "dictionaries": lambda: pa.table({"d": pa.array(["x", "y", "x"]).dictionary_encode()}),
     "large": lambda: pa.table({"n": range(100_000), "s": [str(i) for i in range(100_000)]}),
 }
+LISTED = {
+    "small": [[3]],
+    "batches": [[9], [3, 3, 3]],  # the lists keep their batches
+    "many batches": [[60], []],
+    "dictionaries": [[]],
+    "large": [[100_000]],
+}
+"""Rows of the listed batches of each stream."""
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-def test_a_reader_that_knows_only_the_page(store_dir: Path, make: Callable[[], pa.Table]) -> None:
+def test_a_reader_that_knows_only_the_page(
+    store_dir: Path, make: Callable[[], pa.Table], request: pytest.FixtureRequest
+) -> None:
     table = make()
-    listed = [batch.num_rows for batch in table.to_batches()]
-    if len(listed) > 16 or any(pa.types.is_dictionary(kind) for kind in table.schema.types):
-        listed = []
     with fs.connect(store_dir, capacity="16MiB") as store:
         store.put(table, name="näme" * 200)
         with foreign_reader(store_dir, "näme" * 200) as report:
             assert table_of(report).equals(table)
             assert report["num_rows"] == table.num_rows
             assert report["names"] == ["näme" * 200]
-            assert report["listed_rows"] == listed
+            assert report["listed_rows"] == LISTED[request.node.callspec.id]
             assert report["in_place"]
             assert report["aligned"]
             assert report["fingerprint_matches"]
+
+
+@pytest.mark.req("O-2")
+def test_the_reader_reads_composed_tables(store_dir: Path) -> None:
+    """Of a few parts, and of so many that record and layout are folded."""
+    table = pa.table(BATCH)
+    with fs.connect(store_dir, capacity="16MiB") as store:
+        store.put(table, "t")
+        store.rename(store.with_columns("t", {"x": [1.5, 2.5, None]}), {"n": "number"}, "few")
+        store.concat(["few"] * 7, "rows")
+        parts = [store.put(pa.table({"n": [i, i + 1]})) for i in range(120)]
+        store.concat(parts, "many")
+        for name, members in (("few", 2), ("rows", 2), ("many", 120)):
+            with foreign_reader(store_dir, name) as report:
+                expected = store.get(name)
+                assert table_of(report).equals(expected.to_arrow(), check_metadata=True)
+                assert report["members"] == members
+                assert report["in_place"]
+                assert report["aligned"]
+                assert report["fingerprint_matches"]
 
 
 @pytest.mark.req("API-4")

@@ -18,6 +18,7 @@ import pytest
 
 import flightstore.store  # all of it now: not in every child
 from flightstore.catalog import keys
+from flightstore.catalog.environment import Catalog
 from flightstore.errors import (
     FlightStoreError,
     NotAStore,
@@ -321,3 +322,21 @@ def test_another_store_in_the_place_of_ours(path: str, how: str) -> None:
             assert new.fsck() == []
 
     child(check)
+
+
+@pytest.mark.req("API-14")
+def test_a_store_removed_while_its_catalog_is_opened_is_closed_not_of_another_version(path: str) -> None:
+    """LMDB makes the files that it does not find, so between two looks at the store its catalog may go."""
+    looks = []
+
+    def guard() -> None:
+        looks.append(None)
+        if len(looks) > 1:
+            raise StoreClosed("destroyed")
+        for name in ("data.mdb", "lock.mdb"):
+            os.unlink(os.path.join(path, "catalog", name))
+
+    catalog = Catalog(os.path.join(path, "catalog"), 1 << 20, 0o600, guard)
+    with pytest.raises(StoreClosed, match="destroyed"), catalog.gate:
+        catalog.begin()
+    shutil.rmtree(path)

@@ -51,3 +51,22 @@ def test_threads_that_map_at_the_same_moment_share_one_mapping(tmp_path: Path) -
             thread.join()
         assert len(addresses) == THREADS
         assert set(addresses) == {arena.write_address}
+
+
+@pytest.mark.parametrize("step", [5 << 20, 100_000, 4096])
+@pytest.mark.parametrize("offset", [0, 4096, (64 << 10) + 4096])
+def test_an_extent_is_populated_once_whatever_the_steps(store_dir: Path, offset: int, step: int) -> None:
+    """And no page beyond it is backed: those belong to nobody."""
+    size = (2 << 20) + 3 * 4096
+    create_arena(str(store_dir), 8 << 20, 0o600)
+    arena = Arena(str(store_dir), 8 << 20)
+    arena.reserve(offset, size)
+    before = arena.backed_bytes()
+    whole = range(offset, offset + size)
+    assert arena.needs_populate(offset, size)
+    for at in range(0, size, step):
+        arena.populate(offset + at, min(step, size - at), whole)
+    assert not arena.needs_populate(offset, size)
+    assert arena.backed_bytes() == before
+    arena.punch(offset + (1 << 20), 64 << 10)
+    assert arena.needs_populate(offset, size), "what was given back is cold again"

@@ -32,6 +32,9 @@ class Nobody:
     def holders_of(self, serial: int) -> list[Holder]:
         return []
 
+    def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
+        raise NotImplementedError
+
 
 def place(payload: Payload) -> Extent:
     """The payload as the store would write it."""
@@ -44,7 +47,13 @@ def open_payload(payload: Payload, extent: Extent | None = None) -> Object:
     """The object as a reader in another process would open it: through a record's bytes."""
     extent = extent or place(payload)
     record = ObjectRecord(
-        1, payload.kind, (), payload.layout, nbytes=payload.size_bytes, num_rows=payload.num_rows
+        1,
+        payload.kind,
+        (),
+        payload.layout,
+        nbytes=payload.size_bytes,
+        num_rows=payload.num_rows,
+        origin=payload.origin,
     )
     record = decode_record(encode_record(record))
     return open_object(Handle(Nobody(), ObjectID(b"x" * 16), record, None, extent.buffer))

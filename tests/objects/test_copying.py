@@ -68,6 +68,32 @@ def test_one_small_piece_and_its_tail(size: int, tail: int) -> None:
         copy_pieces(base, size, [(0, data[:size] + b"x")])
 
 
+def test_neighbours_here_and_there_are_one_run() -> None:
+    block = np.arange(256, dtype=np.uint8)
+    parts = [block[:64], block[64:128], block[128:192], block[192:]]
+    neighbours: list[object] = []
+    runs = copying._plan(320, [(0, parts[0]), (64, parts[1]), (192, parts[2]), (256, parts[3])], neighbours)
+    start = block.ctypes.data
+    assert runs == [(0, 128, start), (128, 192, None), (192, 320, start + 128)]
+    assert len(neighbours) == 4, "each piece's memory must live while it is copied"
+    strangers = copying._plan(256, list(zip((0, 64, 128, 192), reversed(parts), strict=True)), [])
+    assert [run.end - run.start for run in strangers] == [64] * 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40)), max_size=12), st.integers(0, 9))
+def test_pieces_of_one_buffer_land(steps: list[tuple[int, int]], skip: int) -> None:
+    buffer = bytes(range(256)) * 2
+    pieces, at, taken = [], 0, 0
+    for number, (gap, nbytes) in enumerate(steps):
+        taken += skip if number % 3 == 2 else 0
+        pieces.append((at + gap, memoryview(buffer)[taken : taken + nbytes]))
+        at, taken = at + gap + nbytes, taken + nbytes
+    memory, base = target(at)
+    copy_pieces(base, at, pieces)
+    check(memory, at, expected(at, [(offset, bytes(data)) for offset, data in pieces]))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("populated", [False, True])
 def test_large_copies_are_cut_without_a_seam(

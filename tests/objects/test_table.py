@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import polars.testing
 import pyarrow as pa
 import pytest
 
 from flightstore.errors import InvalidArgument, MissingExtra, NotStorable, StoreClosed
-from flightstore.objects.pyobject import PyObject
 from flightstore.objects.registry import encode
 from flightstore.objects.table import Table
 
@@ -33,48 +31,6 @@ def test_what_a_table_says_of_itself(store_value: Through) -> None:
     assert obj.value().equals(pa.table({"a": [1, 2], "b": ["x", "y"]}))
 
 
-@pytest.mark.req("TYP-2")
-@pytest.mark.parametrize(
-    "frame",
-    [
-        pd.DataFrame({"a": [1, 2, 3], "b": [1.5, np.nan, 3.0], "s": ["x", "y", "z"]}),
-        pd.DataFrame({"a": [True, False]}, index=pd.Index([10, 20], name="key")),
-        pd.DataFrame(
-            {"t": pd.date_range("2020-01-01", periods=3, tz="UTC"), "c": pd.Categorical(["a", "b", "a"])}
-        ),
-        pd.DataFrame({"a": [1]}, index=pd.RangeIndex(5, 6)),
-        pd.DataFrame({"a": pd.array([1, None], "Int64")}),
-        pd.DataFrame(),
-    ],
-    ids=["plain", "index", "times and categories", "range", "nullable", "empty"],
-)
-def test_pandas_frames_come_back(store_value: Through, frame: pd.DataFrame) -> None:
-    obj = store_value(frame, pickle=False)
-    assert isinstance(obj, Table)
-    pd.testing.assert_frame_equal(obj.value(), frame)
-    pd.testing.assert_frame_equal(obj.to_pandas(), frame)
-
-
-@pytest.mark.req("TYP-2")
-def test_pandas_attrs_come_back(store_value: Through) -> None:
-    frame = pd.DataFrame({"a": [1]})
-    frame.attrs = {"source": "test"}
-    assert store_value(frame).value().attrs == {"source": "test"}
-
-
-@pytest.mark.req("TYP-2")
-def test_a_pandas_frame_arrow_cannot_hold(store_value: Through) -> None:
-    frame = pd.DataFrame({"fine": [1, 2], "mixed": [1, "x"]})
-    obj = store_value(frame)
-    assert isinstance(obj, PyObject)
-    pd.testing.assert_frame_equal(obj.value(), frame)
-    with pytest.raises(NotStorable, match="mixed") as caught:
-        encode(frame, pickle=False)
-    assert caught.value.hint
-    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    pd.testing.assert_frame_equal(store_value(twice).value(), twice)
-
-
 @pytest.mark.req("TYP-3")
 def test_polars_frames_come_back(store_value: Through) -> None:
     frame = pl.DataFrame({"a": [1, None], "s": ["x", "y"], "l": [[1], []], "d": [None, None]})
@@ -83,21 +39,6 @@ def test_polars_frames_come_back(store_value: Through) -> None:
     assert isinstance(obj.value(), pl.DataFrame)
     polars.testing.assert_frame_equal(obj.value(), frame)
     polars.testing.assert_frame_equal(pl.DataFrame(obj), frame)
-
-
-@pytest.mark.req("TYP-3")
-def test_a_polars_frame_of_objects(store_value: Through) -> None:
-    frame = pl.DataFrame({"n": [1], "o": pl.Series([object], dtype=pl.Object)})
-    with pytest.raises(NotStorable, match="'o'"):
-        encode(frame, pickle=False)
-
-
-@pytest.mark.req("TYP-3")
-def test_a_polars_type_that_arrow_has_not(store_value: Through) -> None:
-    frame = pl.DataFrame({"n": pl.Series([1], dtype=pl.Int128)})
-    polars.testing.assert_frame_equal(store_value(frame).value(), frame)
-    with pytest.raises(NotStorable, match="Int128"):
-        encode(frame, pickle=False)
 
 
 @pytest.mark.req("TYP-1")

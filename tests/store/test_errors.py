@@ -19,6 +19,7 @@ BUILTINS = {
     "ObjectExists": (ValueError,),
     "ObjectLost": (LookupError,),
     "NotStorable": (TypeError,),
+    "NotConvertible": (TypeError,),
     "InvalidArgument": (ValueError,),
     "StoreFull": (MemoryError,),
     "CatalogFull": (MemoryError,),
