@@ -1,7 +1,6 @@
 """One look at a store for somebody who watches it: usage, the foremost objects, who holds what.
 
-Reads only: no write transaction, no lease. Records are copied out of the catalog in one short transaction and
-decoded after it, so that looking at a large store does not hold the catalog's old pages.
+Reads only: no write transaction, no lease.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
-from flightstore.catalog.records import Extent, ObjectRecord, decode_record
+from flightstore.catalog.records import Extent, ObjectRecord, decode_record, unfolded
 from flightstore.catalog.transaction import Counters
 from flightstore.lifecycle import reports
 from flightstore.lifecycle.connection import Connection
@@ -114,8 +113,7 @@ def look(conn: Connection, order: str, most: int) -> Look:
     conn.refuse_destroyed()
     moment_s = time.monotonic()
     stats = reports.usage(conn)
-    next_serial, raws = _raw_records(conn)
-    records = [(key, decode_record(raw)) for key, raw in raws]
+    next_serial, records = _snapshot(conn)
     refs = conn.clients.counts()
     place = ORDERS[order]
     foremost = heapq.nsmallest(most, records, key=lambda one: place(one[1], refs[one[1].serial]))
@@ -123,14 +121,15 @@ def look(conn: Connection, order: str, most: int) -> Look:
     return Look(moment_s, stats, next_serial - 1, objects, _clients(conn, records))
 
 
-def _raw_records(conn: Connection) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """The next serial number and all records of objects, as of one moment."""
+def _snapshot(conn: Connection) -> tuple[int, list[tuple[bytes, ObjectRecord]]]:
+    """The next serial number, and all records of objects with their keys, as of one moment."""
     catalog = conn.catalog
     with catalog.gate:
         txn = catalog.begin()
         try:
             counters = Counters(txn.get(keys.COUNTERS))
-            return counters.next_serial, [item for letter in _STATES for item in scan(txn, letter)]
+            items = (item for letter in _STATES for item in scan(txn, letter))
+            return counters.next_serial, [(key, unfolded(decode_record(raw), txn.get)) for key, raw in items]
         finally:
             txn.abort()
 

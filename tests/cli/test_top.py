@@ -425,6 +425,20 @@ def test_memory_is_counted_once_for_each_client(store: flightstore.Store) -> Non
     del held
 
 
+@pytest.mark.req("O-2")
+def test_memory_of_composed_objects(store: flightstore.Store) -> None:
+    """A table made of many others keeps all of their memory, and shared memory counts once."""
+    for i in range(20):
+        store.put(pa.table({"x": np.full(10_000, i)}), f"part {i}")
+    whole = store.concat([f"part {i}" for i in range(20)], name="whole")
+    part = store.get("part 3")
+    (ours,) = [client for client in look_at(store).clients if client.pid == os.getpid()]
+    assert (ours.leases, ours.objects) == (2, 2)
+    assert 20 * 80_000 <= ours.held_bytes < 20 * 82_000
+    assert ours.held_bytes == store.stats().leased_bytes
+    del whole, part
+
+
 def test_rates_come_from_serial_numbers(store: flightstore.Store) -> None:
     store.put(b"x", "a")
     first = look_at(store)
