@@ -28,14 +28,14 @@ def pack(value: Any) -> bytes:
 
 
 def stream(value: Any) -> bytes:
-    """Arrow's own stream of a value, arrays as a table of one column."""
+    """Arrow's own stream of a value, arrays as the only column of a batch or table."""
     if isinstance(value, pa.Array):
-        table = pa.RecordBatch.from_arrays([value], [COLUMN])  # a table of no rows is written as no batch
-    else:
-        table = value if isinstance(value, pa.Table | pa.RecordBatch) else pa.table({COLUMN: value})
+        value = pa.record_batch([value], names=[COLUMN])
+    elif isinstance(value, pa.ChunkedArray):
+        value = pa.table({COLUMN: value})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write(table)
+    with pa.ipc.new_stream(sink, value.schema) as writer:
+        writer.write(value)
     return sink.getvalue().to_pybytes()
 
 
@@ -48,9 +48,8 @@ def unpack(data: bytes) -> Any:
         shape, dtype, elements, order = content
         return np.ndarray(shape, dtype, elements, order=order)
     with pa.ipc.open_stream(content) as reader:
-        if form == "RecordBatch":
-            return reader.read_next_batch()
+        if form in ("RecordBatch", "array"):
+            batch = reader.read_next_batch()
+            return batch if form == "RecordBatch" else batch.column(0)
         table = reader.read_all()
-    if form == "Table":
-        return table
-    return table[COLUMN] if form == "ChunkedArray" else table[COLUMN].chunk(0)
+    return table if form == "Table" else table.column(0)

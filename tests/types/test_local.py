@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import flightstore as fs
 from flightstore.testing.children import Child, start_spawned
+from flightstore.testing.types.equality import assert_same
 from flightstore.testing.types.suite import CATALOGUES, TypeSuite
 
 from .portable import pack, unpack
@@ -118,3 +120,11 @@ class OtherProcess(LocalSuite):
 
 TestSameProcess = pytest.mark.req("TYP-1", "TYP-4")(SameProcess)
 TestOtherProcess = pytest.mark.req("TYP-1", "TYP-4", "O-1")(OtherProcess)
+
+
+@pytest.mark.parametrize("catalogue", ["arrow", "numpy"])
+def test_what_is_sent_beside_the_store_is_exact(catalogue: str) -> None:
+    for make in CATALOGUES[catalogue].values():
+        value = make()
+        if not isinstance(value, np.ndarray) or value.flags.forc:
+            assert_same(value, unpack(pack(value)))
