@@ -71,7 +71,7 @@ def known_schema(schema: pa.Schema) -> KnownSchema:
     written = schema.serialize().to_pybytes()
     message = sealed_message(written[PREFIX_BYTES:])
     known = KnownSchema(schema, message)
-    if _cacheable(message):
+    if _cacheable(message) and not contains(schema, _has_nested_values):
         if len(_by_columns) >= CACHED_COLUMN_COUNTS:
             _by_columns.clear()
         # A new list each time: other threads may be walking the old one.
@@ -93,6 +93,13 @@ def parsed_schema(message: pa.Buffer, fingerprint: bytes) -> pa.Schema:
 
 def _cacheable(message: bytes) -> bool:
     return len(message) <= CACHED_SCHEMA_BYTES and EXTENSION_KEY not in message
+
+
+def _has_nested_values(kind: pa.DataType) -> bool:
+    """Whether it is a dictionary of nested values: Arrow takes such types for equal whose inner fields differ
+    in name and metadata.
+    """
+    return bool(pa.types.is_dictionary(kind) and kind.value_type.num_fields)
 
 
 def is_view(kind: pa.DataType) -> bool:
