@@ -72,7 +72,11 @@ def _named_once(wanted: Iterable[str], taken: set[str]) -> list[str]:
 
 def _labelled(name: str, label: Any, writer: Writer) -> Facts | None:
     """The facts that bring a label back, None if the name is the label."""
-    return None if type(label) is str and label == name else {"name": name, "label": writer.write(label)}
+    if type(label) is str and label == name:
+        return None
+    facts = {"name": name, "label": writer.write(label)}
+    shown = _field_name(label)
+    return facts if name == shown else {**facts, "text": shown}  # the name has a number behind
 
 
 def encode_index(index: pd.Index, writer: Writer, taken: set[str]) -> Levels:
@@ -176,7 +180,9 @@ def encode_columns(columns: pd.Index, writer: Writer) -> Columns:
 
 def encode_label(label: Any, writer: Writer) -> Columns:
     """The name of a series."""
-    name = "0" if label is None else _field_name(label)  # as its frame would call it
+    if label is None:  # as its frame would call it
+        return Columns(["0"], [{"name": "0", "label": None, "of": "series"}], {})
+    name = _field_name(label)
     facts = _labelled(name, label, writer)
     return Columns([name], [{**facts, "of": "series"} if facts else None], {})
 

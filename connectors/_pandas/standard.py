@@ -31,7 +31,7 @@ def standard_metadata(kinds: list[pa.DataType], layout: Layout) -> bytes:
         if position in levels:
             label = json.dumps(_name_text(layout.label(position)))
         elif facts is not None or labels.is_multi:
-            label = labels.text(name, layout.label(position))
+            label = labels.text((facts or {}).get("text", name), layout.label(position))
         entries.append(
             f'{{"name":{label},"field_name":{field_name},{_types(kind, _numpy_name(kind, facts))}}}'
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import importlib
+import importlib.util
 import uuid
 import zoneinfo
 from collections.abc import Callable
@@ -202,6 +204,7 @@ def _arrow_dtypes() -> dict[str, Make]:
 def _other_dtypes() -> dict[str, Make]:
     times = ["2024-02-29 12:00", None, "2024-10-27 01:30"]
     zones = {"zone": BERLIN, "UTC": datetime.UTC, "zone UTC": zoneinfo.ZoneInfo("UTC"), "offset": ODD_ZONE}
+    zones |= _zones_of_others()
     found: dict[str, Make] = {f"zoned, {name}": partial(_zoned, times, zone) for name, zone in zones.items()}
     for unit in ("s", "ms", "us", "ns"):
         found[f"zoned, {unit}"] = partial(pd.array, times, dtype=f"datetime64[{unit}, Europe/Berlin]")
@@ -220,6 +223,20 @@ def _other_dtypes() -> dict[str, Make]:
     return found | _sparse()
 
 
+def _zones_of_others() -> dict[str, Any]:
+    """Time zones of libraries that pandas takes them from."""
+    dateutil = importlib.import_module("dateutil.tz")
+    found = {"dateutil": dateutil.gettz("Europe/Berlin")}
+    if importlib.util.find_spec("pytz") is not None:
+        pytz = importlib.import_module("pytz")
+        found |= {
+            "pytz": pytz.timezone("Europe/Berlin"),
+            "pytz UTC": pytz.UTC,
+            "pytz offset": pytz.FixedOffset(90),
+        }
+    return found
+
+
 def _zoned(times: list[Any], zone: Any) -> Any:
     return pd.DatetimeIndex(times, tz="UTC").tz_convert(zone).array
 
@@ -227,6 +244,15 @@ def _zoned(times: list[Any], zone: Any) -> Any:
 def _intervals(breaks: Make, missing: bool) -> Any:
     array = INTERVALS(breaks())
     return array.take([0, -1, 1], allow_fill=True) if missing else array
+
+
+def _explicit_fill() -> Any:
+    """Points that have the fill value themselves."""
+    sparse = pd.arrays.SparseArray
+    if hasattr(sparse, "from_indices"):
+        return sparse.from_indices([0, 5, 0], [1, 2, 4], 6, fill_value=0)
+    places = sparse([0, 1, 1, 0, 1, 0]).sp_index
+    return sparse(np.array([0, 5, 0]), sparse_index=places, fill_value=0)
 
 
 def _sparse() -> dict[str, Make]:
@@ -241,7 +267,7 @@ def _sparse() -> dict[str, Make]:
         "sparse, bool": lambda: sparse([True, False, False], fill_value=False),
         "sparse, float, zero": lambda: sparse([0.0, 1.5], fill_value=0.0),
         "sparse, int8": lambda: sparse(np.array([0, 1, 0], "i1")),
-        "sparse, explicit fill": lambda: sparse.from_indices([0, 5, 0], [1, 2, 4], 6, fill_value=0),
+        "sparse, explicit fill": _explicit_fill,
         "sparse, empty": lambda: sparse(np.array([], "f8")),
     }
 
@@ -414,7 +440,11 @@ CATALOGUE: dict[str, Make] = _catalogue()
 
 NEEDS_PICKLE = frozenset(
     {f"{form}: {name}" for form in ("column", "series") for name in _pickled_values()}
-    | {"column: category of object", "series: category of object"}
-    | {"no rows: category of object", "index: tuples", "lone index: tuples"}
+    | {
+        f"{form}: {name}"
+        for form in ("column", "series")
+        for name in ("category of object", "zoned, dateutil")
+    }
+    | {"no rows: category of object", "no rows: zoned, dateutil", "index: tuples", "lone index: tuples"}
 )
 """Those that cannot be stored without pickle."""

@@ -74,8 +74,8 @@ def _same_array(expected: Any, actual: Any, where: str) -> None:
     if isinstance(expected, pd.Categorical):
         _same_array(expected.codes, actual.codes, f"codes of {where}")
     elif isinstance(expected, pd.arrays.IntervalArray):
-        _same_index(expected.left, actual.left, f"left of {where}")
-        _same_index(expected.right, actual.right, f"right of {where}")
+        _same_array(expected.left.array, actual.left.array, f"left of {where}")
+        _same_array(expected.right.array, actual.right.array, f"right of {where}")
     elif isinstance(expected, pd.arrays.SparseArray):
         assert expected.sp_index.equals(actual.sp_index), f"{where}: {actual.sp_index}"
         _same_type(expected.sp_index, actual.sp_index, where)
