@@ -6,7 +6,7 @@ SETUP := scripts/setup-venv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test bench lint format promises clean
+.PHONY: help demo test bench lint format promises docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || cat Makefile
@@ -36,6 +36,11 @@ format: ## let ruff put the files into shape
 promises: ## write docs/promises.md anew from the test marks
 	@$(SETUP)
 	@$(BIN)/python scripts/promises.py
+
+docs: ## write docs/reference and the tables of docs/how-to/types.md anew
+	@$(SETUP) demo
+	@$(BIN)/python scripts/reference.py
+	@$(BIN)/python scripts/zero_copy_table.py
 
 clean: ## remove what the other targets made
 	rm -rf .venv .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

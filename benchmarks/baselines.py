@@ -47,7 +47,7 @@ class Memcpy:
         Each thread makes `calls` calls of memmove: the C library takes a faster path for very large ones.
         """
         self._calls = calls
-        self.size_bytes = source.nbytes
+        self.source, self.size_bytes = source, source.nbytes
         self._slots = slots
         self._keep = (source, np.ones(source.nbytes * slots, "u1") if destination is None else destination)
         self._from, self._to = (array.ctypes.data for array in self._keep)

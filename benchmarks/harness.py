@@ -1,9 +1,10 @@
 """What every benchmark needs: interleaved repetitions, medians with their spread, targets, scratch space.
 
-Calls nothing of flightstore. The rule that makes figures comparable on a noisy machine: one repetition
-measures every contender once, back to back, and a ratio is taken within a repetition, never between two
-medians. All figures of a row are in the row's own unit, and a ratio is ours divided by the other's in that
-unit: below 1 is good for durations, above 1 is good for rates.
+Calls nothing of flightstore, and needs the standard library alone: it is imported in the peers' environments
+too. The rule that makes figures comparable on a noisy machine: one repetition measures every contender once,
+back to back, and a ratio is taken within a repetition, never between two medians. All figures of a row are in
+the row's own unit, and a ratio is ours divided by the other's in that unit: below 1 is good for durations,
+above 1 is good for rates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import shutil
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,13 +27,18 @@ OURS = "flightstore"
 GIB = 1 << 30
 MIB = 1 << 20
 
+_start_s = time.monotonic()
+
 T = TypeVar("T")
 
 Contender = Callable[[], Mapping[str, float]]
 """Runs one repetition of one contender and returns its measures by name."""
 
-Samples = Mapping[str, Mapping[str, Sequence[float]]]
-"""contender -> measure -> one value per repetition."""
+Values = Sequence["float | None"]
+"""One value per repetition; None where a contender did not measure that."""
+
+Samples = Mapping[str, Mapping[str, Values]]
+"""contender -> measure -> values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,17 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
+    def of(cls, values: Iterable[float | None]) -> Spread:
         """The spread of at least one value."""
-        ordered = sorted(values)
+        ordered = sorted(value for value in values if value is not None)
         return cls(statistics.median(ordered), ordered[0], ordered[-1])
+
+    @classmethod
+    def of_ratio(cls, left: Values, right: Values) -> Spread | None:
+        """The spread of left / right, repetition by repetition; None where no repetition has both."""
+        pairs = zip(left, right, strict=True)
+        found = [mine / theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+        return cls.of(found) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,8 @@ class Row:
     ratios: Mapping[str, Spread]
     target: Target | None = None
     note: str = ""
+    of_memcpy: Mapping[str, Spread] = field(default_factory=dict)
+    """Every store's figure divided by that of the row's memcpy in the same repetitions."""
 
     @property
     def met(self) -> bool | None:
@@ -103,23 +119,28 @@ class Settings:
     quick: bool = False
     """Few repetitions of little work: shows that it runs, says nothing about speed."""
     baselines_only: bool = False
-    """Measure memcpy and LMDB alone."""
-    say: Callable[[str], None] = field(default=lambda text: None)
-    """Told what is being measured."""
+    """Measure memcpy and the stores of others alone."""
+    environments: Path = Path()
+    """Directory of the peers' environments."""
 
     def scaled(self, full: int, quick: int) -> int:
         """`full`, or `quick` in a quick run."""
         return quick if self.quick else full
 
 
+def say(text: str) -> None:
+    """Tell people what is being measured, and how long it has been going on."""
+    print(f"{time.monotonic() - _start_s:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+
 def interleave(contenders: Mapping[str, Contender], repetitions: int, *, warmups: int = 1) -> Samples:
     """Run A B C, A B C, ... and collect every measure; the first `warmups` rounds are thrown away."""
-    samples: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
+    samples: dict[str, dict[str, list[float | None]]] = {name: {} for name in contenders}
     for repetition in range(-warmups, repetitions):
         for name, run in contenders.items():
             for measure, value in run().items():
                 if repetition >= 0:
-                    samples[name].setdefault(measure, []).append(value)
+                    samples[name].setdefault(measure, [None] * repetitions)[repetition] = value
     return samples
 
 
@@ -127,25 +148,55 @@ def make_row(
     group: str,
     name: str,
     unit: str,
-    samples: Samples,
+    runs: Sequence[Samples],
     measure: str,
     beside: Mapping[str, tuple[str, str]],
     *,
     target: Target | None = None,
     note: str = "",
+    memcpy: str | None = None,
+    compare: bool = True,
 ) -> Row:
-    """Build a row from our `measure` and from `beside`: label -> (contender, measure)."""
-    ours = samples.get(OURS, {}).get(measure)
+    """Build a row from our `measure` and from `beside`: label -> (contender, measure).
+
+    Each run interleaved its own contenders, and a ratio never crosses runs. What several runs have measured
+    is quoted from the first of them. Contenders that no run has are left out.
+
+    Args:
+        memcpy: The label of `beside` that stands for memcpy in ``Row.of_memcpy``.
+        compare: Whether ratios mean anything; they do not where a figure may be nothing at all.
+    """
+    ours = next((run[OURS][measure] for run in runs if measure in run.get(OURS, {})), None)
     baselines: dict[str, Spread] = {}
     ratios: dict[str, Spread] = {}
-    for label, (contender, other) in beside.items():
-        values = samples.get(contender, {}).get(other)
-        if values is None:
-            continue
-        baselines[label] = Spread.of(values)
-        if ours is not None:
-            ratios[label] = Spread.of(mine / theirs for mine, theirs in zip(ours, values, strict=True))
-    return Row(group, name, unit, Spread.of(ours) if ours else None, baselines, ratios, target, note)
+    of_memcpy: dict[str, Spread] = {}
+    for run in runs:
+        found = _beside(run, {OURS: (OURS, measure), **beside})
+        mine, copied = found.get(OURS), found.get(memcpy or "")
+        for label, values in found.items():
+            if copied is not None and label not in of_memcpy and label != memcpy:
+                _set(of_memcpy, label, Spread.of_ratio(values, copied))
+            if label == OURS or label in baselines:
+                continue
+            baselines[label] = Spread.of(values)
+            if mine is not None and compare:
+                _set(ratios, label, Spread.of_ratio(mine, values))
+    return Row(
+        group, name, unit, Spread.of(ours) if ours else None, baselines, ratios, target, note, of_memcpy
+    )
+
+
+def _set(found: dict[str, Spread], label: str, spread: Spread | None) -> None:
+    if spread is not None:
+        found[label] = spread
+
+
+def _beside(run: Samples, beside: Mapping[str, tuple[str, str]]) -> dict[str, Values]:
+    return {
+        label: run[contender][measure]
+        for label, (contender, measure) in beside.items()
+        if measure in run.get(contender, {})
+    }
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What one machine does: every figure beside memcpy and beside raw LMDB, measured in the same run.
+"""What one machine does: every figure beside memcpy and beside other stores, measured in the same run.
 
-    python benchmarks/local.py [--json FILE] [--only GROUP ...] [--quick] [--size 1GiB]
+    python benchmarks/local.py [--json FILE] [--only WORKLOAD ...] [--peers all] [--quick] [--size 1GiB]
 
 Prints a table, and writes JSON where asked. docs/benchmarks.md says what each row means.
 """
@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from harness import GIB, MIB, Row, Settings, scratch_directory
-from local_bulk import free_bytes, run_cold, run_warm
-from local_latency import cases, run_case
-from local_many import run_many
+from duels import Found, run_beside, run_here
+from harness import GIB, MIB, Settings, scratch_directory
+from installs import ROOT
 from report import describe_machine, load_average, print_table, to_json
 from rich.console import Console
+from stores import PEERS
+from workloads import KEYS, all_workloads
 
-LATENCY = ("bytes", "numpy", "row16", "row1")
-GROUPS: dict[str, Callable[[Settings], list[Row]]] = {
-    **{name: lambda settings, name=name: _latency(settings, name) for name in LATENCY},  # type: ignore[misc]
-    "warm": run_warm,
-    "cold": run_cold,
-    "many": run_many,
-}
-ROOM_FACTOR = 11
-"""What the large table needs at its peak, in sizes of it: two stores, the source, two targets of memcpy."""
+LARGE = frozenset(KEYS[KEYS.index("table") : KEYS.index("wide")])
+ROOM_FACTOR = 14
+"""What the large table needs at its peak, in sizes of it: three stores, the source, the targets of memcpy."""
 UNITS = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB}
 
 
@@ -46,19 +41,31 @@ class Size(click.ParamType[int]):
         match = re.fullmatch(r"(\d+)\s*(?:([KMG])i?)?B?", value.strip(), re.IGNORECASE)
         if not match or not int(match[1]):
             self.fail(f"{value!r} is not a size; write 64MiB, say", param, ctx)
-        return int(match[1]) * UNITS[(match[2] or "").upper()]
+        number, unit = int(match[1]), match[2] or ""
+        return number * UNITS[unit.upper()]
 
 
 @click.command()
 @click.option("--json", "json_to", metavar="FILE", help="Write JSON there; - for standard output.")
+@click.option("--only", multiple=True, type=click.Choice(KEYS), help="Measure this; may be repeated.")
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(GROUPS)), help="Measure this group; may be repeated."
+    "--peers",
+    default="none",
+    show_default=True,
+    metavar="all|none|NAME,...",
+    help=f"Stores to install and measure too: {', '.join(PEERS)}.",
+)
+@click.option(
+    "--environments",
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    default=ROOT,
+    help="Where those are installed, and found again.  [default: .cache/peers]",
 )
 @click.option(
     "--quick", is_flag=True, help="Little work: shows that everything runs, says nothing about speed."
 )
 @click.option("--size", type=Size(), default="1GiB", show_default=True, help="Size of the large table.")
-@click.option("--baselines-only", is_flag=True, help="Measure memcpy and LMDB, without a store.")
+@click.option("--baselines-only", is_flag=True, help="Measure memcpy and the other stores alone.")
 @click.option(
     "--dir",
     "parent",
@@ -68,36 +75,66 @@ class Size(click.ParamType[int]):
     help="A directory on a memory file system.",
 )
 def main(
-    json_to: str | None, only: tuple[str, ...], quick: bool, size: int, baselines_only: bool, parent: Path
+    json_to: str | None,
+    only: tuple[str, ...],
+    peers: str,
+    environments: Path,
+    quick: bool,
+    size: int,
+    baselines_only: bool,
+    parent: Path,
 ) -> None:
-    """Measure one machine's store beside memcpy and raw LMDB."""
+    """Measure one machine's store beside memcpy and other stores."""
+    beside = _chosen_peers(peers)
     _check_room(parent, size, only)
     # With JSON on standard output, what people read goes to standard error.
     console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 200)
     machine = describe_machine() | {"load_average_start": load_average()}
+    found = Found()
     with scratch_directory(parent) as scratch:
-        settings = Settings(scratch, size, quick, baselines_only, lambda text: click.echo(text, err=True))
-        rows = [row for name in GROUPS if not only or name in only for row in GROUPS[name](settings)]
+        settings = Settings(scratch, size, quick, baselines_only, environments)
+        known = all_workloads(settings)
+        works = [known[key] for key in KEYS if not only or key in only]
+        run_here(works, settings, found)
+        for name in beside:
+            run_beside(name, works, settings, found)
     machine["load_average_end"] = load_average()
+    rows = found.rows(works)
     print_table(rows, machine, console)
-    chosen = {"size_bytes": size, "quick": quick, "baselines_only": baselines_only}
+    for reason in found.left_out:
+        console.print(f"left out: {reason}", highlight=False, markup=False)
     if json_to:
-        text = json.dumps(to_json(rows, machine, chosen), indent=1)
+        chosen = {"size_bytes": size, "quick": quick, "baselines_only": baselines_only}
+        content = to_json(rows, machine, chosen) | {"peers": found.versions, "left_out": found.left_out}
+        text = json.dumps(content, indent=1)
         click.echo(text) if json_to == "-" else Path(json_to).write_text(text + "\n")
 
 
-def _latency(settings: Settings, name: str) -> list[Row]:
-    """The rows of one kind of small value."""
-    return [row for case in cases(settings) if case.group == name for row in run_case(case, settings)]
+def _chosen_peers(text: str) -> list[str]:
+    if text in ("all", "none"):
+        return list(PEERS) if text == "all" else []
+    names = text.split(",")
+    if unknown := set(names) - set(PEERS):
+        raise click.BadParameter(f"{min(unknown)!r} is none of {', '.join(PEERS)}", param_hint="--peers")
+    return names
 
 
 def _check_room(parent: Path, size: int, only: tuple[str, ...]) -> None:
-    needed = GIB + (ROOM_FACTOR * size if not only or {"warm", "cold"} & set(only) else 0)
+    needed = GIB + (ROOM_FACTOR * size if not only or LARGE & set(only) else 0)
     free = free_bytes(parent)
     if free < needed:
         raise click.ClickException(
             f"{needed / GIB:.1f} GiB of memory are needed, {free / GIB:.1f} are free: choose a smaller --size"
         )
+
+
+def free_bytes(directory: Path) -> int:
+    """Room on the file system of `directory`, or in memory, whichever is less."""
+    free = shutil.disk_usage(directory).free
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return min(free, int(line.split()[1]) * 1024)
+    return free
 
 
 if __name__ == "__main__":

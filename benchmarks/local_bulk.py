@@ -1,48 +1,40 @@
-"""One large table of a single chunk: put into warm and into fresh memory, get in another process.
+"""Large tables and frames: put into memory that is in use, get in another process.
 
-Warm: the store exists and its memory has been touched; each put replaces the table of the one before. Cold:
-a fresh store each time, so every page is touched for the first time; on a virtual machine that is mostly
-the host's work, so the floors of writing fresh memory by other means stand beside it. LMDB's gets keep
-their transaction open here and copy nothing: the best LMDB can do.
+The store exists and its memory has been touched; each put replaces the value of the one before. LMDB's gets
+keep their transaction open here and copy nothing: the best LMDB can do.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from baselines import Memcpy, fresh_file, map_and_copy, write_file
-from harness import (
-    MIB,
-    OURS,
-    Row,
-    Settings,
-    Spread,
-    Target,
-    gib_per_s,
-    interleave,
-    make_row,
-    seconds,
-)
+from baselines import Memcpy, fresh_file, map_and_copy
+from harness import MIB, OURS, Contender, Row, Samples, Settings, Target, gib_per_s, make_row, seconds
 from local_latency import Getter
-from peers import Peer
-from sides import Codec, LmdbSide, Side, StoreSide
+from processes import private_bytes
+from stores.base import Backend, Side, make_side
+from values import COLUMNS, WIDE_CHUNKS, digest, make, read_all, size_of, wide_columns
+from workload import Workload, beside_all, fits
 
-COLUMNS = 8
 GETS_IN_TURN = 20
+TURN_BUDGET_S = 0.3
+RARELY = 3
+"""What takes long besides the put and the gets is done in one repetition of so many."""
+WIDE_BYTES = 8 * MIB
 NAME = "table"
+COPIES = ("memcpy 1", "memcpy 2")
 
 
 class BulkGetter(Getter):
-    """Gets the large table in the other process, and proves that nothing was copied."""
+    """Gets the large value in the other process, and finds out what of it was copied."""
 
     def __init__(self, side: Callable[..., Side], *args: Any) -> None:
         start = time.perf_counter()
@@ -53,29 +45,27 @@ class BulkGetter(Getter):
         """How long connecting took, imports included where they are lazy."""
         return self.connect_us
 
-    def in_turn(self) -> float:
+    def in_turn(self, token: Any) -> float:
         """Median of gets one after the other, each result dropped before the next; us."""
-        taken = []
-        for _ in range(GETS_IN_TURN):
-            taken.append(self.first([NAME]))
-            self.drop()
-        return statistics.median(taken)
+        count = fits(TURN_BUDGET_S, self.again([token]) / 1e6, 1, GETS_IN_TURN)
+        return self.again([token] * count)
 
-    def anonymous_growth(self, store: Path) -> float:
-        """Get and read the whole table; bytes of private memory that took.
+    def private_growth(self, token: Any) -> float:
+        """KiB of private memory that getting and reading the whole value takes."""
+        self.side.get(token)
+        before = private_bytes([os.getpid()])
+        value = self.side.get(token)
+        read_all(self.side.unwrap(value))
+        return (private_bytes([os.getpid()]) - before) / 1024
 
-        Raises:
-            AssertionError: a buffer lies outside the arena's read-only mapping.
-        """
-        self.side.get(NAME)
-        before = _anonymous_bytes()
-        table = self.side.get(NAME)
-        _assert_inside(table, _read_only_ranges(store / "arena"))
-        last = max(float(chunk.to_numpy().max()) for column in table.columns for chunk in column.chunks)
-        grown = float(_anonymous_bytes() - before)
-        if last != table.num_rows * COLUMNS - 1:
-            raise AssertionError("the table came back different")
-        return grown
+    def assert_mapped(self, token: Any, path: Path) -> None:
+        """Fail unless every buffer of the table lies in the read-only mapping of that file."""
+        table = self.side.get(token)
+        ranges = _read_only_ranges(path)
+        for buffer in (b for c in table.columns for k in c.chunks for b in k.buffers() if b is not None):
+            start, end = buffer.address, buffer.address + buffer.size
+            if not any(low <= start and end <= high for low, high in ranges):
+                raise AssertionError(f"a buffer of {buffer.size:,} bytes is not in the arena's mapping")
 
 
 def _read_only_ranges(path: Path) -> list[tuple[int, int]]:
@@ -88,62 +78,54 @@ def _read_only_ranges(path: Path) -> list[tuple[int, int]]:
     return ranges
 
 
-def _assert_inside(table: Any, ranges: list[tuple[int, int]]) -> None:
-    for column in table.columns:
-        for buffer in (buffer for chunk in column.chunks for buffer in chunk.buffers() if buffer is not None):
-            start, end = buffer.address, buffer.address + buffer.size
-            if not any(low <= start and end <= high for low, high in ranges):
-                raise AssertionError(f"a buffer of {buffer.size:,} bytes is not in the arena's mapping")
+class BulkRound:
+    """Replace the value, get it in a process that has been there, and in one that is new."""
 
-
-def _anonymous_bytes() -> int:
-    """Private memory of this process, exactly (VmRSS and RssAnon are approximate)."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel does not report anonymous memory")
-
-
-class Source:
-    """The large table, and its bytes as one array."""
-
-    def __init__(self, size_bytes: int) -> None:
-        rows = max(size_bytes // COLUMNS // 8, 1)
-        values = np.arange(rows * COLUMNS, dtype=np.float64)
-        parts = [values[i * rows : (i + 1) * rows] for i in range(COLUMNS)]
-        self.table = pa.table({f"column_{i}": pa.array(part) for i, part in enumerate(parts)})
-        self.bytes = values.view(np.uint8)
-        self.size_bytes = self.bytes.nbytes
-
-
-class WarmRound:
-    """Replace the table, get it in a process that has been there, and in one that is new."""
-
-    def __init__(self, stack: ExitStack, side: Side, factory: tuple[Any, ...], source: Source) -> None:
-        self.side, self.factory, self.size_bytes = side, factory, source.size_bytes
-        self.value = side.prepare(source.table)
-        self.getter = stack.enter_context(Peer(BulkGetter, *factory))
+    def __init__(self, stack: ExitStack, backend: Backend, work: Bulk) -> None:
+        value = make(work.value, work.settings.size_bytes)
+        codec = backend.codec(value, bulk=True)
+        self.backend, self.work = backend, work
+        self.factory = backend.factory(work.key, work.room_bytes, codec, True)
+        stack.callback(backend.clear, work.key)
+        self.side = stack.enter_context(closing(make_side(self.factory)))
+        self.getter = stack.enter_context(backend.helper(BulkGetter, self.factory))
+        self.value = self.side.prepare(value)
+        self.size_bytes = size_of(value)
+        self._repetition = -work.rounds(duel=False)[1]
+        start = time.monotonic()
+        self.side.put(NAME, self.value)
+        token = self.side.token(NAME)
+        if self.getter.call("digest", token) != digest(value):
+            raise AssertionError("the value came back different")
+        self.cost_s = time.monotonic() - start
+        """What putting and getting it once took."""
+        if backend.label == OURS and work.proves_sharing:
+            self.getter.call("assert_mapped", token, backend.scratch / work.key / "arena")
 
     def __call__(self) -> Mapping[str, float]:
         put_s = seconds(lambda: self.side.put(NAME, self.value))
-        first = self.getter.call("first", [NAME])
-        again = self.getter.call("again", [NAME])
+        token = self.side.token(NAME)
+        found = {"put": gib_per_s(self.size_bytes, put_s), "put us": put_s * 1e6}
+        found["get"] = self.getter.call("first", [token])
+        if self.backend.gets_once:
+            self.getter.call("drop")
+            return found
+        found["get again"] = self.getter.call("again", [token])
         self.getter.call("drop")
-        in_turn = self.getter.call("in_turn")
-        with Peer(BulkGetter, *self.factory) as stranger:
-            connect = stranger.call("connected_us")
-            very_first = stranger.call("first", [NAME])
-        return {
-            "put": gib_per_s(self.size_bytes, put_s),
-            "get": first,
-            "get in turn": in_turn,
-            "get again": again,
-            "connect": connect,
-            "get, new process": very_first,
-        }
+        found["get in turn"] = self.getter.call("in_turn", token)
+        self._repetition += 1
+        if (self._repetition - 1) % RARELY or self._repetition < 1:
+            return found
+        if self.work.new_process:
+            with self.backend.helper(BulkGetter, self.factory) as stranger:
+                found["connect"] = stranger.call("connected_us")
+                found["get, new process"] = stranger.call("first", [token])
+        if self.work.proves_sharing:
+            found["private"] = self.getter.call("private_growth", token)
+        return found
 
 
-def _copying(operation: Callable[[], object], size_bytes: int) -> Callable[[], Mapping[str, float]]:
+def copying(operation: Callable[[], object], size_bytes: int) -> Contender:
     """A contender that copies: its bandwidth, and its duration for rows that are durations."""
 
     def run() -> Mapping[str, float]:
@@ -153,156 +135,90 @@ def _copying(operation: Callable[[], object], size_bytes: int) -> Callable[[], M
     return run
 
 
-def _copiers(stack: ExitStack, source: Source) -> dict[str, Any]:
-    copies = stack.enter_context(Memcpy(source.bytes))
-    return {
-        "memcpy 1": _copying(copies.one, source.size_bytes),
-        "memcpy 2": _copying(copies.two, source.size_bytes),
-    }
+@lru_cache(maxsize=1)
+def large_memcpy(size_bytes: int) -> Memcpy:
+    """Copies so many bytes; its memory is kept, because making it takes longer than using it."""
+    return Memcpy(np.ones(size_bytes, "u1"))
 
 
-def run_warm(settings: Settings) -> list[Row]:
-    """Put and get of a table in a store that is in use."""
-    source = Source(settings.size_bytes)
-    label = f"{source.size_bytes / MIB:,.0f} MiB table"
-    settings.say(f"{label}, warm")
-    codec = Codec("table", source.table.schema)
-    contenders: dict[str, Any] = {}
-    rows: list[Row] = []
-    with ExitStack() as stack:
-        if not settings.baselines_only:
-            ours = _warm_store(stack, settings, source)
-            contenders[OURS] = ours
-        path, room = settings.scratch / "warm.lmdb", 4 * source.size_bytes + 64 * MIB
-        lmdb_side = stack.enter_context(closing(LmdbSide(path, room, codec)))
-        stack.callback(shutil.rmtree, path)
-        contenders["LMDB"] = WarmRound(stack, lmdb_side, (LmdbSide, path, room, codec, True), source)
-        contenders |= _copiers(stack, source)
-        with fresh_file(settings.scratch / "shared") as descriptor:
-            shared = map_and_copy(descriptor, source.bytes, 2)
-        into_shared = stack.enter_context(Memcpy(source.bytes, destination=shared))
-        by_column = stack.enter_context(Memcpy(source.bytes, calls=COLUMNS // 2))
-        contenders["memcpy 2 by column"] = _copying(by_column.two, source.size_bytes)
-        contenders["memcpy 2 to shm"] = _copying(into_shared.two, source.size_bytes)
-        samples = interleave(contenders, settings.scaled(11, 1), warmups=settings.scaled(3, 1))
-        if not settings.baselines_only:
-            rows.append(_sharing_row(ours, settings, label))
-    return _warm_rows(samples, label) + rows
+def both(copies: Memcpy) -> dict[str, Contender]:
+    """memcpy by one thread and by two."""
+    size_bytes = copies.size_bytes
+    return {"memcpy 1": copying(copies.one, size_bytes), "memcpy 2": copying(copies.two, size_bytes)}
 
 
-def _warm_store(stack: ExitStack, settings: Settings, source: Source) -> WarmRound:
-    path = settings.scratch / "warm.store"
-    side = stack.enter_context(closing(StoreSide(path, 3 * source.size_bytes + 256 * MIB)))
-    stack.callback(side.store.destroy)
-    return WarmRound(stack, side, (StoreSide, path), source)
+@dataclass(frozen=True)
+class Bulk(Workload):
+    """One kind of large value, warm."""
 
+    value: str = ""
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    new_process: bool = False
+    """Whether a process that has never been there gets it, too: each time a new one."""
+    proves_sharing: bool = False
+    """Whether private memory is measured, and floors of copying are."""
 
-def _sharing_row(ours: WarmRound, settings: Settings, label: str) -> Row:
-    grown = Spread.of(
-        ours.getter.call("anonymous_growth", settings.scratch / "warm.store") / 1024 for _ in range(3)
-    )
-    return Row(
-        "warm",
-        f"private memory to get and read: {label}",
-        "KiB",
-        grown,
-        {},
-        {},
-        Target(256, True),
-        "every buffer lies in the arena's read-only mapping (checked)",
-    )
+    repetitions = (5, 4)
+    warmups = 2
 
+    @property
+    def room_bytes(self) -> int:
+        return 3 * self.settings.size_bytes
 
-def _warm_rows(samples: Any, label: str) -> list[Row]:
-    copies = ("memcpy 1", "memcpy 2")
-    others = {name: (name, "put") for name in ("LMDB", *copies, "memcpy 2 by column", "memcpy 2 to shm")}
-    rows = [
-        make_row(
-            "warm",
-            f"put, warm: {label}",
-            "GiB/s",
-            samples,
-            "put",
-            others,
-            target=Target(0.8, False, "memcpy 2"),
+    def contender(self, stack: ExitStack, backend: Backend, duel: bool) -> Contender:
+        return BulkRound(stack, backend, self)
+
+    def copies(self, stack: ExitStack, duel: bool) -> Mapping[str, Contender]:
+        copies = large_memcpy(max(self.settings.size_bytes, COLUMNS * 8))
+        payload = copies.source
+        found = both(copies)
+        if self.proves_sharing and not duel:
+            with fresh_file(self.settings.scratch / "shared") as descriptor:
+                shared = map_and_copy(descriptor, payload, 2)
+            into_shared = stack.enter_context(Memcpy(payload, destination=shared))
+            by_column = stack.enter_context(Memcpy(payload, calls=COLUMNS // 2))
+            found["memcpy 2 by column"] = copying(by_column.two, payload.nbytes)
+            found["memcpy 2 to shm"] = copying(into_shared.two, payload.nbytes)
+        return found
+
+    def rows(self, runs: Sequence[Samples], labels: Sequence[str]) -> list[Row]:
+        more = ("memcpy 2 by column", "memcpy 2 to shm") if self.proves_sharing else ()
+        beside = beside_all(labels, "put", "put", *COPIES, *more)
+        found = [self._row("put", "GiB/s", runs, beside, "memcpy 2")]
+        for measure in ("get", "get in turn", "get again", "connect", "get, new process"):
+            beside = beside_all(labels, measure, "copy", *COPIES)
+            found.append(self._row(measure, "us", runs, beside, "memcpy 1"))
+        beside = beside_all(labels, "private", "none")
+        found.append(self._row("private", "KiB", runs, beside, None))
+        return [row for row in found if row.ours or row.baselines.keys() & {*labels}]
+
+    def _row(self, measure: str, unit: str, runs: Sequence[Samples], beside: Any, memcpy: str | None) -> Row:
+        titles = {"put": "put, warm", "private": "private memory to get and read"}
+        name = f"{titles.get(measure, measure)}: {self.label}"
+        target = self.targets.get(measure)
+        compare = measure != "private"
+        return make_row(
+            self.key, name, unit, runs, measure, beside, target=target, memcpy=memcpy, compare=compare
         )
-    ]
-    for measure in ("get", "get in turn", "get again", "connect", "get, new process"):
-        beside = {"LMDB": ("LMDB", measure)} | {name: (name, "copy") for name in copies}
-        target = Target(60, True) if measure == "get in turn" else None
-        rows.append(make_row("warm", f"{measure}: {label}", "us", samples, measure, beside, target=target))
-    return rows
 
 
-def run_cold(settings: Settings) -> list[Row]:
-    """Put of a table into a store that was just made."""
-    source = Source(settings.size_bytes)
-    label = f"{source.size_bytes / MIB:,.0f} MiB table"
-    settings.say(f"{label}, cold")
-    contenders: dict[str, Any] = {}
-    if not settings.baselines_only:
-        contenders[OURS] = lambda: _cold_store(settings.scratch / "cold.store", source)
-    contenders["LMDB"] = lambda: _cold_lmdb(settings.scratch / "cold.lmdb", source)
-    with ExitStack() as stack:
-        contenders |= _copiers(stack, source) | _floors(settings.scratch / "fresh", source)
-        samples = interleave(contenders, settings.scaled(5, 1), warmups=0)
+def bulks(settings: Settings) -> list[Workload]:
+    """Large tables and frames, with what the project promises for each."""
+    size = f"{settings.size_bytes / MIB:,.0f} MiB"
+    table = {
+        "put": Target(0.85, False, "memcpy 2"),
+        "get in turn": Target(60, True),
+        "private": Target(256, True),
+    }
+    frame = {"put": Target(0.9, False, "memcpy 2"), "get in turn": Target(400, True)}
+    many_chunks = {"get, new process": Target(3_000, True), "get in turn": Target(1_000, True)}
+    small = replace(settings, size_bytes=settings.scaled(WIDE_BYTES, WIDE_BYTES // 8))
+    columns = wide_columns(small.size_bytes)
     return [
-        make_row(
-            "cold",
-            f"put, cold: {label}",
-            "GiB/s",
-            samples,
-            "put",
-            {name: (name, "put") for name in contenders if name != OURS},
-            target=Target(0.4, False, "memcpy 1"),
-            note="fresh: pages that nobody has touched",
-        )
+        Bulk("table", f"{size} table", settings, "table", table, True, True),
+        Bulk("table16", f"{size} table of 16 chunks", settings, "table16", {"put": table["put"]}),
+        Bulk("pandas", f"{size} pandas frame, one block", settings, "pandas block", frame),
+        Bulk("mixed", f"{size} pandas frame, mixed columns", settings, "pandas mixed", frame),
+        Bulk("polars", f"{size} polars frame", settings, "polars", frame),
+        Bulk("wide", f"{columns:,} columns x {WIDE_CHUNKS} chunks", small, "wide", many_chunks, True),
     ]
-
-
-def _cold_store(path: Path, source: Source) -> Mapping[str, float]:
-    side = StoreSide(path, 2 * source.size_bytes + 256 * MIB)
-    try:
-        put_s = seconds(lambda: side.put(NAME, source.table))
-    finally:
-        side.store.destroy()
-        side.close()
-    return {"put": gib_per_s(source.size_bytes, put_s)}
-
-
-def _cold_lmdb(path: Path, source: Source) -> Mapping[str, float]:
-    side = LmdbSide(path, 2 * source.size_bytes + 64 * MIB, Codec("table", source.table.schema))
-    value = side.prepare(source.table)
-    try:
-        put_s = seconds(lambda: side.put(NAME, value))
-    finally:
-        side.close()
-        shutil.rmtree(path)
-    return {"put": gib_per_s(source.size_bytes, put_s)}
-
-
-def _floors(path: Path, source: Source) -> dict[str, Any]:
-    """Other ways to write the same bytes into fresh memory."""
-
-    def into_file(fill: Callable[[int], object]) -> Callable[[], Mapping[str, float]]:
-        def run() -> Mapping[str, float]:
-            with fresh_file(path) as descriptor:
-                return _copying(lambda: fill(descriptor), source.size_bytes)()
-
-        return run
-
-    return {
-        "fresh pwrite 1": into_file(lambda file: write_file(file, source.bytes, 1)),
-        "fresh pwrite 2": into_file(lambda file: write_file(file, source.bytes, 2)),
-        "fresh populate 2": into_file(lambda file: map_and_copy(file, source.bytes, 2)),
-        "fresh np.copy": _copying(lambda: np.copy(source.bytes), source.size_bytes),
-    }
-
-
-def free_bytes(directory: Path) -> int:
-    """Room on the file system of `directory`, or in memory, whichever is less."""
-    found = os.statvfs(directory)
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return min(found.f_bavail * found.f_frsize, int(line.split()[1]) * 1024)
-    return found.f_bavail * found.f_frsize

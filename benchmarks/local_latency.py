@@ -2,40 +2,29 @@
 
 One repetition of a contender puts a block of new names, gets each in the other process, gets each again
 there while the first results live, drops them all, puts over the names, and deletes them; a measure is the
-median of its block.
+median of its block. A store so slow that a block would take long gets a shorter one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from baselines import Memcpy
-from harness import GIB, MIB, OURS, Row, Settings, Target, interleave, make_row, median_us
-from peers import Peer
-from sides import Codec, LmdbSide, Side, StoreSide, delete_all
+from harness import GIB, MIB, Contender, Row, Samples, Settings, Target, make_row, median_us
+from processes import Commanded
+from stores.base import Backend, Side, delete_all, make_side
+from values import digest, kind_of, make, size_of
+from workload import Workload, beside_all, fits
 
-STORE_BYTES = GIB
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One kind of small value."""
-
-    group: str
-    label: str
-    value: Any
-    codec: Codec
-    payload: Any
-    """The same bytes as an array, for memcpy."""
-    block: int
-    """Operations per repetition."""
-    targets: Mapping[str, Target]
+BUDGET_S = 0.5
+"""What the operations of one repetition may take on a slow store."""
+LEAST = 5
+ALLOWED = "1.3 x memcpy 1 + 60 us"
 
 
 class Getter:
@@ -43,24 +32,24 @@ class Getter:
 
     def __init__(self, side: Callable[..., Side], *args: Any) -> None:
         self.side = side(*args)
+        self.side.attach()
         self.kept: list[Any] = []
 
-    def first(self, names: list[str]) -> float:
-        """Get each name and keep the results; microseconds."""
-        return median_us(self.side.get, names, self.kept)
+    def first(self, tokens: list[Any]) -> float:
+        """Get each and keep the results; microseconds."""
+        return median_us(self.side.get, tokens, self.kept)
 
-    def again(self, names: list[str]) -> float:
-        """Get each name once more, dropping the results; microseconds."""
-        return median_us(self.side.get, names)
+    def again(self, tokens: list[Any]) -> float:
+        """Get each once more, dropping the results; microseconds."""
+        return median_us(self.side.get, tokens)
 
     def drop(self) -> None:
         """Let go of every result."""
         self.kept.clear()
 
-    def check(self, name: str, value: Any, codec: Codec) -> None:
-        """Fail unless what is stored equals `value`."""
-        if not codec.same(self.side.get(name), value):
-            raise AssertionError(f"{name} came back different")
+    def digest(self, token: Any) -> Any:
+        """What is stored, in short."""
+        return digest(self.side.unwrap(self.side.get(token)))
 
     def close(self) -> None:
         """Give the store up."""
@@ -68,115 +57,105 @@ class Getter:
         self.side.close()
 
 
-class Round:
+class LatencyRound:
     """One store's contender: see the head of the file."""
 
-    def __init__(self, side: Side, getter: Peer, case: Case) -> None:
-        self.side = side
-        self.getter = getter
-        self.value = side.prepare(case.value)
-        self.names = [f"{case.group}-{number}" for number in range(case.block)]
+    def __init__(
+        self, side: Side, getter: Commanded, value: Any, names: list[str], gets_once: bool = False
+    ) -> None:
+        self.side, self.getter, self.names, self._gets_once = side, getter, names, gets_once
+        self.value = side.prepare(value)
+        start = time.perf_counter()
         side.put("check", self.value)
-        getter.call("check", "check", self.value, case.codec)
+        if getter.call("digest", side.token("check")) != digest(value):
+            raise AssertionError("a value came back different")
         side.delete("check")
+        each_s = time.perf_counter() - start
+        self.names = names[: fits(BUDGET_S, each_s, LEAST, len(names))]
 
     def __call__(self) -> Mapping[str, float]:
         put = median_us(self._put, self.names)
-        first = self.getter.call("first", self.names)
-        again = self.getter.call("again", self.names)
+        tokens = [self.side.token(name) for name in self.names]
+        found = {"put": put, "get": self.getter.call("first", tokens)}
+        if not self._gets_once:
+            found["get again"] = self.getter.call("again", tokens)
         self.getter.call("drop")
-        overwrite = median_us(self._put, self.names)
+        if not self._gets_once:
+            found["put over"] = median_us(self._put, self.names)
         delete_all(self.side, self.names)
-        return {"put": put, "get": first, "get again": again, "put over": overwrite}
+        return found
 
     def _put(self, name: str) -> None:
         self.side.put(name, self.value)
 
 
-def _table(columns: int) -> Any:
-    """One row of orders: numbers and short texts in turn."""
-    kinds: list[Callable[[int], Any]] = [
-        lambda i: pa.array([i * 1001], pa.int64()),
-        lambda i: pa.array([i + 0.25], pa.float64()),
-        lambda i: pa.array([f"customer {i:04}"], pa.string()),
-        lambda i: pa.array([i], pa.int32()),
-    ]
-    return pa.table({f"column_{i}": kinds[i % len(kinds)](i) for i in range(columns)})
+@dataclass(frozen=True)
+class Latency(Workload):
+    """One kind of small value."""
 
+    value: str = ""
+    size_bytes: int = 0
+    block: int = 200
+    targets: Mapping[str, Target] = field(default_factory=dict)
 
-def cases(settings: Settings) -> list[Case]:
-    """The kinds of small values, with what the project promises for each."""
-    block = settings.scaled(200, 20)
-    text = bytes(range(256)) * 4
-    array = np.arange(MIB // 8, dtype=np.float64)
-    found = [
-        Case(
-            "bytes",
-            "1 KiB bytes",
-            text,
-            Codec("bytes"),
-            np.frombuffer(text, np.uint8),
-            block,
-            {"put": Target(25, True), "get": Target(10, True)},
-        ),
-        Case(
-            "numpy",
-            "1 MiB array",
-            array,
-            Codec("array", dtype="f8"),
-            array.view("u1"),
-            max(block // 4, 5),
-            {},
-        ),
-    ]
-    for columns in (16, 1):
-        table = _table(columns)
-        found.append(
-            Case(
-                f"row{columns}",
-                f"1-row table, {columns} column{'s' * (columns > 1)}",
-                table,
-                Codec("table", table.schema),
-                np.frombuffer(table.to_batches()[0].serialize(), np.uint8),
-                block,
-                {"put": Target(1.5, True, "LMDB"), "get": Target(1.5, True, "LMDB")},
+    repetitions = (25, 10)
+    warmups = 3
+
+    @property
+    def room_bytes(self) -> int:
+        return GIB
+
+    def contender(self, stack: ExitStack, backend: Backend, duel: bool) -> Contender:
+        value = make(self.value, self.size_bytes)
+        factory = backend.factory(self.key, self.room_bytes, backend.codec(value, bulk=False), False)
+        stack.callback(backend.clear, self.key)
+        side = stack.enter_context(closing(make_side(factory)))
+        getter = stack.enter_context(backend.helper(Getter, factory))
+        names = [f"{self.key}-{number}" for number in range(self._block)]
+        return LatencyRound(side, getter, value, names, backend.gets_once)
+
+    def copies(self, stack: ExitStack, duel: bool) -> Mapping[str, Contender]:
+        value = make(self.value, self.size_bytes)
+        payload = np.ones(size_of(value), "u1") if kind_of(value) == "table" else np.frombuffer(value, "u1")
+        copies = stack.enter_context(Memcpy(payload, slots=self._block))
+
+        def timed(copy: Callable[[int], None]) -> Contender:
+            def run() -> Mapping[str, float]:
+                took = median_us(copy, range(self._block))
+                return {"copy": took, "allowed": 1.3 * took + 60}
+
+            return run
+
+        return {"memcpy 1": timed(copies.one), "memcpy 2": timed(copies.two)}
+
+    def rows(self, runs: Sequence[Samples], labels: Sequence[str]) -> list[Row]:
+        found = []
+        for measure in ("put", "get", "get again", "put over"):
+            beside = beside_all(labels, measure, "copy", "memcpy 1", "memcpy 2")
+            target = self.targets.get(measure)
+            if target and target.against == ALLOWED:
+                beside[ALLOWED] = ("memcpy 1", "allowed")
+            name = f"{measure}: {self.label}"
+            found.append(
+                make_row(self.key, name, "us", runs, measure, beside, target=target, memcpy="memcpy 1")
             )
-        )
-    return found
+        return found
+
+    @property
+    def _block(self) -> int:
+        return self.settings.scaled(self.block, min(self.block, 10))
 
 
-def run_case(case: Case, settings: Settings) -> list[Row]:
-    """Measure one kind of value on every side."""
-    settings.say(case.label)
-    with ExitStack() as stack:
-        contenders: dict[str, Any] = {}
-        if not settings.baselines_only:
-            contenders[OURS] = _ours(stack, settings.scratch / f"{case.group}.store", case)
-        contenders["LMDB"] = _lmdb(stack, settings.scratch / f"{case.group}.lmdb", case)
-        copies = stack.enter_context(Memcpy(case.payload, slots=case.block))
-        contenders["memcpy 1"] = lambda: {"copy": median_us(copies.one, range(case.block))}
-        contenders["memcpy 2"] = lambda: {"copy": median_us(copies.two, range(case.block))}
-        samples = interleave(contenders, settings.scaled(25, 2), warmups=settings.scaled(3, 1))
+def latencies(settings: Settings) -> list[Workload]:
+    """The kinds of small values, with what the project promises for each."""
+    beside_lmdb = Target(1.5, True, "LMDB, IPC stream")
+    row = {"put": beside_lmdb, "get": beside_lmdb, "get again": Target(10, True)}
+    megabyte = {"put": Target(1, True, ALLOWED), "get": Target(40, True)}
+    small = {"put": Target(25, True), "get": Target(10, True)}
     return [
-        make_row(
-            case.group,
-            f"{measure}: {case.label}",
-            "us",
-            samples,
-            measure,
-            {"LMDB": ("LMDB", measure), "memcpy 1": ("memcpy 1", "copy"), "memcpy 2": ("memcpy 2", "copy")},
-            target=case.targets.get(measure),
-        )
-        for measure in ("put", "get", "get again", "put over")
+        Latency("bytes", "1 KiB bytes", settings, "bytes", 1024, 200, small),
+        Latency("array", "1 MiB array", settings, "array", MIB, 50),
+        Latency("table1", "1 MiB table", settings, "table", MIB, 50, megabyte),
+        Latency("row16", "1-row table, 16 columns", settings, "row16", 0, 200, row),
+        Latency("row1", "1-row table, 1 column", settings, "row1", 0, 200, row),
     ]
-
-
-def _ours(stack: ExitStack, path: Path, case: Case) -> Round:
-    side = stack.enter_context(closing(StoreSide(path, STORE_BYTES)))
-    stack.callback(side.store.destroy)
-    return Round(side, stack.enter_context(Peer(Getter, StoreSide, path)), case)
-
-
-def _lmdb(stack: ExitStack, path: Path, case: Case) -> Round:
-    side = stack.enter_context(closing(LmdbSide(path, STORE_BYTES, case.codec)))
-    return Round(side, stack.enter_context(Peer(Getter, LmdbSide, path, STORE_BYTES, case.codec)), case)

@@ -73,7 +73,13 @@ class ObjectLost(FlightStoreError, LookupError):
 
 
 class NotStorable(FlightStoreError, TypeError):
-    """This value cannot be stored; the message says why."""
+    """This value cannot be stored; the message says why.
+
+    Attributes:
+        pickle_helps: Whether pickle may be tried instead, where it is allowed.
+    """
+
+    pickle_helps: bool = True
 
 
 class NotConvertible(FlightStoreError, TypeError):

@@ -109,7 +109,7 @@ def decode_plain(column: pa.Array | pa.ChunkedArray, wanted: Conversion = DEFAUL
             return found
     if kind in NUMPY_TYPES:
         return _decode_fixed(joined(column))
-    if _is_string(kind):
+    if _is_string(kind) and _infers_strings():
         return pd.StringDtype(na_value=np.nan).__from_arrow__(column)
     if pa.types.is_boolean(kind) or _is_bool8(kind):
         return _decode_bool(joined(column))
@@ -128,6 +128,11 @@ def _storage(column: Any) -> Any:
     if isinstance(column, pa.Array):
         return column.storage
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+
+
+def _infers_strings() -> bool:
+    """Whether pandas reads text as its `str` dtype: from version 3 on, where asking it is deprecated."""
+    return int(pd.__version__.partition(".")[0]) >= 3 or bool(pd.get_option("future.infer_string"))
 
 
 def _is_string(kind: pa.DataType) -> bool:

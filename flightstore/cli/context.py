@@ -51,6 +51,7 @@ def common_options(function: Function) -> Function:
     store = click.option(
         "--store",
         metavar="DIR",
+        type=click.Path(file_okay=False),
         expose_value=False,
         callback=_set_store,
         help="Directory of the store [env FLIGHTSTORE_DIR; default: /dev/shm/flightstore-UID].",

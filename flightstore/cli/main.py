@@ -137,22 +137,27 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import demo, get, objects, put, upkeep
+    from flightstore.cli import completion, demo, get, objects, put, schema, top, upkeep
 
     for command in (
         put.put,
         get.get,
+        get.head,
+        schema.schema,
         objects.list_objects,
         objects.stat,
         objects.remove,
+        top.top,
         upkeep.stats,
         upkeep.doctor,
         upkeep.fsck,
         upkeep.recover,
         upkeep.destroy,
+        completion.completion,
         demo.demo,
     ):
         cli.add_command(command)
+    completion.register()
 
 
 _add_commands()

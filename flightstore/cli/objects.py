@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from flightstore.cli import exits
+from flightstore.cli.completion import OBJECT
 from flightstore.cli.context import common_options, open_store, parse_ref, settings
 from flightstore.cli.output import (
     human_age,
@@ -39,7 +40,7 @@ Examples:
     flightstore ls 'orders*'
     flightstore ls --json | jq '.objects[].name'""",
 )
-@click.argument("pattern", required=False)
+@click.argument("pattern", required=False, type=OBJECT)
 @common_options
 def list_objects(pattern: str | None) -> int:
     """List the objects whose name matches PATTERN (shell style); all without one."""
@@ -73,7 +74,7 @@ Examples:
     flightstore stat orders
     flightstore stat orders --json"""
 )
-@click.argument("ref")
+@click.argument("ref", type=OBJECT)
 @common_options
 def stat(ref: str) -> int:
     """Show all that is known about one object, who holds it included."""
@@ -131,7 +132,7 @@ Examples:
     flightstore rm orders prices id:1f0a5c7e9b2d4f6081a3c5e7f9b1d3f5
     flightstore rm orders --if-unused""",
 )
-@click.argument("refs", metavar="REF...", nargs=-1, required=True)
+@click.argument("refs", metavar="REF...", nargs=-1, required=True, type=OBJECT)
 @click.option(
     "--if-unused", is_flag=True, help="Keep what somebody holds (exit code 5 if anything was kept)."
 )

@@ -22,6 +22,7 @@ from flightstore.types import ObjectID, ObjectInfo
 
 __all__ = [
     "Advance",
+    "console_on_stdout",
     "human_age",
     "human_bytes",
     "human_count",
@@ -31,6 +32,7 @@ __all__ = [
     "print_error",
     "print_json",
     "print_pairs",
+    "print_rendered",
     "print_table",
     "printable",
     "progress",
@@ -120,22 +122,29 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str]) -> None:
-    """Print a table as wide as its contents; columns named in `right` are aligned right."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] | frozenset[int]
+) -> None:
+    """Print a table as wide as its contents; columns named (or numbered) in `right` are aligned right."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in right else "left"
+    for index, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column in right or index in right else "left"
         table.add_column(Text(printable(column)), justify=justify, no_wrap=True)
     for row in rows:
         # Text, because a plain str would be read as rich's markup.
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console = _console()
+    print_rendered(table)
+
+
+def print_rendered(content: Any, *, wrapped: bool = False) -> None:
+    """Print what rich renders, as wide as its contents, or as the terminal if `wrapped`."""
+    console = console_on_stdout(wrapped=wrapped)
     # Captured and written by click: rich would end the program its own way when the reader of a pipe is gone.
     with console.capture() as captured:
-        console.print(table)
+        console.print(content)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
@@ -201,8 +210,11 @@ def _short(path: str) -> str:
     return name if len(name) <= _LABEL_CHARACTERS else f"{name[: _LABEL_CHARACTERS - 3]}..."
 
 
-def _console() -> Any:
-    """A console on stdout that wraps nothing: a broken id or number is no use to anybody."""
+def console_on_stdout(*, wrapped: bool = False) -> Any:
+    """A console on stdout: as wide as the terminal if `wrapped`, else of any width.
+
+    A broken id or number is no use to anybody, so that lists are never wrapped.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, width=100_000)
+    return Console(file=sys.stdout, highlight=False, width=None if wrapped else 100_000)

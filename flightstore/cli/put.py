@@ -1,24 +1,27 @@
 """`flightstore put`: files and standard input into the store.
 
-Tables are read whole and put in one piece; raw bytes are read straight into the store's memory
-(`create`), with no copy in between. Either way nothing is visible before it is complete, and an
-interrupted put leaves nothing.
+Tables are read whole and put in one piece, or in parts (partition.py) that become visible in one commit; raw
+bytes are read straight into the store's memory (`create`), with no copy in between. Either way nothing is
+visible before it is complete, and an interrupted put leaves nothing.
 """
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import stat
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import click
 
-from flightstore.cli import files
+from flightstore.cli import readers
 from flightstore.cli.context import common_options, open_store, settings
+from flightstore.cli.formats import FormatName, format_for, format_of, stem
 from flightstore.cli.output import (
     human_bytes,
     human_count,
@@ -26,8 +29,10 @@ from flightstore.cli.output import (
     info_document,
     print_json,
     print_table,
+    printable,
     progress,
 )
+from flightstore.cli.partition import Partitioning, PartitionSpec, partitions
 from flightstore.errors import FlightStoreError, InvalidArgument
 from flightstore.types import ObjectInfo
 
@@ -35,6 +40,8 @@ __all__ = ["put"]
 
 _COPY_BYTES = 4 << 20
 """Raw files are read in pieces of this size: large enough for full speed, small enough for a bar to move."""
+_NAMED = 5
+"""So many of the objects that an earlier put left are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +51,22 @@ class Source:
     path: str
     """The file, ``-`` for standard input."""
     name: str
-    """The name its object gets."""
+    """The name its object gets, or what the names of its objects begin with."""
     file_format: str
-    """One of files.FORMATS."""
+    """A format's name, as formats.py writes it."""
     nulls: tuple[str, ...] = ()
     """Text that stands for a missing value in CSV."""
+    partitioning: Partitioning | None = None
+    """How to cut it; None for one object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of one file."""
+
+    source: Source
+    objects: list[ObjectInfo]
+    seconds: float
 
 
 @click.command(
@@ -57,15 +75,24 @@ Examples:
     flightstore put orders.parquet
     flightstore put jan.csv feb.csv.gz
     flightstore put big.parquet --name orders --timeout 30
+    flightstore put orders.parquet --partition 8
+    flightstore put orders.parquet --partition by=country
     curl -s https://example.org/model.bin | flightstore put - --name model
     zcat log.gz | flightstore put - --name log --format jsonl"""
 )
-@click.argument("files_", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.option("--name", help="Name of the object [default: the file's name without its extension].")
-@click.option("--format", "format_", type=click.Choice(files.FORMATS), help="Format [default: by extension].")
+@click.option("--format", "format_", type=FormatName(), help="Format [default: by extension].")
 @click.option("--raw", is_flag=True, help="Store the bytes as they are (the same as --format raw).")
 @click.option(
     "--null", "nulls", metavar="TEXT", multiple=True, help="CSV text that means a missing value [repeatable]."
+)
+@click.option(
+    "--partition",
+    "partitioning",
+    type=PartitionSpec(),
+    metavar="HOW",
+    help="Cut each table: K parts, rows=N in a part, or by=COLUMN.",
 )
 @click.option(
     "--timeout",
@@ -76,28 +103,36 @@ Examples:
 )
 @common_options
 def put(
-    files_: tuple[str, ...],
+    files: tuple[str, ...],
     name: str | None,
     format_: str | None,
     raw: bool,
     nulls: tuple[str, ...],
+    partitioning: Partitioning | None,
     timeout: float,
 ) -> int:
     """Put files into the store.
 
-    Parquet, CSV (also .csv.gz), Arrow IPC (.arrow, .feather, .arrows), JSON lines (.jsonl, .ndjson) and
-    NumPy (.npy) files are told by their extension; --raw takes any file as bytes. FILE `-` is standard
-    input, as bytes unless --format says otherwise. An object that has the name already is replaced; its
-    readers keep it.
+    The format is told by the extension or by --format: parquet, orc, avro, arrow (.arrow, .feather, .ipc),
+    arrows, csv, tsv, json, jsonl, xlsx, ods, npy, npz. Text may be packed (.csv.gz, .jsonl.zst; also bz2,
+    lz4, br, xz). --raw takes any file as bytes. FILE `-` is standard input, as bytes unless --format says
+    otherwise. An object that has the name already is replaced; its readers keep it.
+
+    --partition makes several objects of each table, all visible at once: `8` makes NAME/0 to NAME/7,
+    `rows=100000` as many as it takes, `by=country` one for each value (NAME/country=DE). A directory is not
+    taken, be it laid out like this or not.
     """
-    sources = plan(files_, name=name, file_format="raw" if raw else format_, nulls=nulls)
-    stored: list[tuple[Source, ObjectInfo, float]] = []
+    sources = plan(
+        files, name=name, file_format="raw" if raw else format_, nulls=nulls, partitioning=partitioning
+    )
+    stored: list[Stored] = []
     try:
         with open_store(create=True) as store:
             for source in sources:
                 started = time.perf_counter()
-                info = store.stat(put_one(store, source, timeout))
-                stored.append((source, info, time.perf_counter() - started))
+                objects = [store.stat(object_id) for object_id in put_one(store, source, timeout)]
+                stored.append(Stored(source, objects, time.perf_counter() - started))
+                _warn_of_others(store, stored[-1])
     finally:
         # Also when a later file fails: what has been stored stays, and the caller must know what it is.
         if stored:
@@ -106,18 +141,30 @@ def put(
 
 
 def plan(
-    paths: tuple[str, ...], *, name: str | None, file_format: str | None, nulls: tuple[str, ...] = ()
+    paths: tuple[str, ...],
+    *,
+    name: str | None,
+    file_format: str | None,
+    nulls: tuple[str, ...] = (),
+    partitioning: Partitioning | None = None,
 ) -> list[Source]:
     """Decide name and format of every file before anything is stored.
 
     Raises:
-        InvalidArgument: a format cannot be told, or two files would get one name.
+        InvalidArgument: a format cannot be told, or cannot be cut, or two files would get one name.
     """
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name goes with one FILE", click.get_current_context(silent=True))
-    sources = [replace(_plan_one(path, name, file_format), nulls=nulls) for path in paths]
+    sources = [
+        replace(_plan_one(path, name, file_format), nulls=nulls, partitioning=partitioning) for path in paths
+    ]
     taken: dict[str, str] = {}
     for source in sources:
+        if partitioning and format_of(source.file_format).holds != "table":
+            raise InvalidArgument(
+                f"{source.path} holds no table ({source.file_format}): --partition cuts tables",
+                hint="put it without --partition",
+            )
         other = taken.setdefault(source.name, source.path)
         if other != source.path or sum(s.name == source.name for s in sources) > 1:
             raise InvalidArgument(
@@ -132,12 +179,11 @@ def _plan_one(path: str, name: str | None, file_format: str | None) -> Source:
         if name is None:
             raise InvalidArgument("standard input has no name", hint="give one with --name")
         return Source(path, name, file_format or "raw")
-    found = file_format or files.detect_format(path)
-    return Source(path, files.stem(path) if name is None else name, files.check_format(found, path))
+    return Source(path, stem(path) if name is None else name, file_format or format_for(path))
 
 
-def put_one(store: Any, source: Source, timeout: float) -> Any:
-    """Store one file and return the object's id."""
+def put_one(store: Any, source: Source, timeout: float) -> Sequence[Any]:
+    """Store one file and return the ids of its objects, in the order of their names."""
     if source.path == "-":
         return _put_stream(store, source, sys.stdin.buffer, timeout)
     with open(source.path, "rb") as file:
@@ -147,15 +193,30 @@ def put_one(store: Any, source: Source, timeout: float) -> Any:
         return _put_file(store, source, file, status.st_size, timeout)
 
 
-def _put_file(store: Any, source: Source, file: IO[bytes], size_bytes: int, timeout: float) -> Any:
+def _put_file(store: Any, source: Source, file: IO[bytes], size_bytes: int, timeout: float) -> Sequence[Any]:
     with progress(source.path, size_bytes) as advance:
         if source.file_format == "raw":
-            return _put_raw(store, source, file, size_bytes, timeout, advance)
-        if source.file_format == "npy":
-            return store.put(_read_npy(file, source.path), source.name, timeout=timeout)
-        table = files.read_table(file, source.file_format, source.path, advance, source.nulls)
-        # Within the bar's block: it stays, full, while the table is copied into the store.
-        return store.put(table, source.name, timeout=timeout)
+            return (_put_raw(store, source, file, size_bytes, timeout, advance),)
+        # Within the bar's block: it stays, full, while the values are copied into the store.
+        values: Sequence[Any] = store.put_many(_read(source, file, advance), timeout=timeout)
+        return values
+
+
+def _read(source: Source, file: IO[bytes], advance: Any) -> dict[str, Any]:
+    """What is in a file, by the names it gets in the store."""
+    holds = format_of(source.file_format).holds
+    if holds == "table":
+        table = readers.read_table(file, source.file_format, source.path, advance, source.nulls)
+        table = readers.contiguous(table)
+        if source.partitioning is None:
+            return {source.name: table}
+        return partitions(table, source.partitioning, source.name)
+    arrays = readers.read_arrays(file, source.file_format, source.path)
+    if holds == "tensor":
+        return {source.name: arrays}
+    if not arrays:
+        raise readers.FileUnreadable(f"{source.path} holds no arrays", hint="there is nothing to put")
+    return {f"{source.name}/{key}": array for key, array in arrays.items()}
 
 
 def _put_raw(
@@ -178,7 +239,7 @@ def _put_raw(
     return blob.id
 
 
-def _put_stream(store: Any, source: Source, stream: IO[bytes], timeout: float) -> Any:
+def _put_stream(store: Any, source: Source, stream: IO[bytes], timeout: float) -> Sequence[Any]:
     """Store what cannot be seeked (a pipe, a terminal): read it to its end first."""
     with progress("standard input", None) as advance:
         pieces = bytearray()
@@ -186,41 +247,51 @@ def _put_stream(store: Any, source: Source, stream: IO[bytes], timeout: float) -
             pieces += piece
             advance(len(piece))
     if source.file_format == "raw":
-        return store.put(pieces, source.name, timeout=timeout)
+        return (store.put(pieces, source.name, timeout=timeout),)
     file = io.BytesIO(pieces)
     return _put_file(store, source, file, len(pieces), timeout)
 
 
-def _read_npy(file: IO[bytes], label: str) -> Any:
-    """A NumPy array from a file; one that holds pickled objects is refused, for unpickling runs code."""
-    import numpy as np
+def _warn_of_others(store: Any, stored: Stored) -> None:
+    """Tell of objects beside the parts that are none of them: an earlier cut may have made more parts."""
+    name = stored.source.name
+    if stored.source.partitioning is None:
+        return
+    parts = {info.name for info in stored.objects}
+    left = [info.name for info in store.list(f"{glob.escape(name)}/*") if info.name not in parts]
+    if left:
+        named = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
+        count = f"{len(left):,} object{'s are' if len(left) > 1 else ' is'}"
+        click.echo(
+            f"warning: {printable(f'below {name}/, {count} not of this put')}: {printable(named)}", err=True
+        )
 
-    try:
-        return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        hint = "store the bytes as they are with --raw"
-        raise files.FileUnreadable(f"{label} cannot be read as npy: {error}", hint=hint) from error
 
-
-def _report(stored: list[tuple[Source, ObjectInfo, float]]) -> None:
+def _report(stored: list[Stored]) -> None:
     if settings().json:
         objects = [
-            {**info_document(info), "file": source.path, "format": source.file_format, "seconds": seconds}
-            for source, info, seconds in stored
+            {
+                **info_document(info),
+                "file": one.source.path,
+                "format": one.source.file_format,
+                "seconds": one.seconds,
+            }
+            for one in stored
+            for info in one.objects
         ]
         print_json({"objects": objects})
         return
-    rows = [
-        [
-            info.name or "",
-            str(info.id),
-            info.kind,
-            human_count(info.num_rows),
-            human_bytes(info.nbytes),
-            f"{seconds:.3f} s",
-            human_rate(info.nbytes, seconds),
-        ]
-        for _source, info, seconds in stored
-    ]
+    rows = [row for one in stored for row in _rows(one)]
     columns = ("name", "id", "kind", "rows", "size", "time", "rate")
     print_table(columns, rows, right=frozenset({"rows", "size", "time", "rate"}))
+
+
+def _rows(stored: Stored) -> list[list[str]]:
+    """The objects of one file; time and rate are the whole file's, and stand in its last line."""
+    rows = [
+        [i.name or "", str(i.id), i.kind, human_count(i.num_rows), human_bytes(i.nbytes), "", ""]
+        for i in stored.objects
+    ]
+    nbytes = sum(info.nbytes for info in stored.objects)
+    rows[-1][-2:] = [f"{stored.seconds:.3f} s", human_rate(nbytes, stored.seconds)]
+    return rows

@@ -1,28 +1,30 @@
 """Writing Arrow tables to files and to stdout, and files that appear whole or not at all.
 
-Calls pyarrow and msgspec only.
+Columns are brought to types that the format has first (conversion.py). Calls pyarrow and msgspec only.
 """
 
 from __future__ import annotations
 
+import io
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from flightstore.cli import frames
+from flightstore.cli.conversion import HINT, converted
+from flightstore.cli.formats import format_of, packing_of
 from flightstore.cli.output import Advance
+from flightstore.cli.packing import packed_sink
 from flightstore.errors import InvalidArgument
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["STREAMABLE", "atomic_file", "write_table"]
-
-STREAMABLE = frozenset({"arrows", "csv", "csv.gz", "jsonl", "raw", "npy"})
-"""Formats that can be written to a pipe."""
+__all__ = ["atomic_file", "write_table"]
 
 _BATCH_ROWS = 65_536
 
@@ -51,19 +53,47 @@ def write_table(table: pa.Table, file: IO[bytes], file_format: str, advance: Adv
 
     Args:
         table: The table.
-        file: Where to; it need not be seekable for the formats in STREAMABLE.
-        file_format: One of files.FORMATS, except ``raw`` and ``npy``.
+        file: Where to; it need not be seekable for the formats that stream.
+        file_format: The name of a format that holds tables and is written, as formats.py writes it.
         advance: Called with the number of the table's bytes written since the last call.
 
     Raises:
         InvalidArgument: the format cannot hold a column of the table; names the column.
+        MissingExtra: the format needs a library that is not installed.
     """
     import pyarrow as pa
 
+    name = format_of(file_format).name
+    write = _WRITERS[name]
+    table = converted(table, name)
     try:
-        _WRITERS[file_format](table, file, advance)
-    except pa.ArrowException as error:
-        raise InvalidArgument(f"{file_format} cannot hold this table: {error}", hint=_HINT) from error
+        with packed_sink(file, packing_of(file_format)) as sink:
+            write(table, sink, advance)
+    except InvalidArgument:
+        raise
+    except (pa.ArrowException, ValueError) as error:
+        if isinstance(error, OSError):
+            raise
+        what = _culprit(table, write) or "this table"
+        raise InvalidArgument(f"{name} cannot hold {what}: {error}", hint=HINT) from error
+
+
+def _culprit(table: pa.Table, write: Callable[[Any, IO[bytes], Advance], None]) -> str:
+    """The first column that cannot be written, as errors name it; empty if each can by itself."""
+    import pyarrow as pa
+
+    for index, field in enumerate(table.schema):
+        try:
+            write(table.select([index]), io.BytesIO(), lambda _count: None)
+        except (pa.ArrowException, ValueError):
+            return f"column {field.name!r} ({field.type})"
+    return ""
+
+
+def _check_names(table: pa.Table) -> None:
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise InvalidArgument("JSON cannot hold two columns of one name", hint=HINT)
 
 
 def _batches(table: pa.Table, advance: Advance) -> Iterator[pa.RecordBatch]:
@@ -101,74 +131,64 @@ def _write_arrows(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
             writer.write_batch(batch)
 
 
+def _write_orc(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+    import pyarrow as pa
+    from pyarrow import orc
+
+    with orc.ORCWriter(file, compression="zstd") as writer:
+        writer.write(table.slice(0, 0))
+        for batch in _batches(table, advance):
+            writer.write(pa.Table.from_batches([batch]))
+
+
 def _write_csv(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+    _write_delimited(table, file, advance, ",")
+
+
+def _write_tsv(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+    _write_delimited(table, file, advance, "\t")
+
+
+def _write_delimited(table: pa.Table, file: IO[bytes], advance: Advance, delimiter: str) -> None:
     from pyarrow import csv
 
-    table = _decoded(table)
-    for field in table.schema:
-        if not _fits_csv(field.type):
-            message = f"column {field.name!r} ({field.type}) cannot be written as CSV"
-            raise InvalidArgument(message, hint=_HINT)
-    with csv.CSVWriter(file, table.schema) as writer:
+    with csv.CSVWriter(file, table.schema, write_options=csv.WriteOptions(delimiter=delimiter)) as writer:
         for batch in _batches(table, advance):
             writer.write_batch(batch)
 
 
-def _write_csv_gz(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    import gzip
-
-    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0) as packed:
-        _write_csv(table, packed, advance)  # type: ignore[arg-type]
-
-
 def _write_jsonl(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    names = table.column_names
-    if len(set(names)) < len(names):
-        raise InvalidArgument("JSON cannot hold two columns of one name", hint=_HINT)
+    for lines in _json_lines(table, advance):
+        file.write(lines)
+
+
+def _write_json(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+    """An array of records, one a line."""
+    before = b"[\n"
+    for lines in _json_lines(table, advance):
+        # No record has a line end in it: JSON writes those in texts as escapes.
+        file.write(before + lines[:-1].replace(b"\n", b",\n"))
+        before = b",\n"
+    file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
+
+
+def _json_lines(table: pa.Table, advance: Advance) -> Iterator[bytes]:
+    _check_names(table)
     encode_lines = msgspec.json.Encoder(enc_hook=str).encode_lines
-    table = _times_as_text(_decoded(table))
     for batch in _batches(table, advance):
-        file.write(encode_lines(batch.to_pylist()))
+        if batch.num_rows:
+            yield encode_lines(batch.to_pylist())
 
 
-def _decoded(table: pa.Table) -> pa.Table:
-    """The table with dictionary and run-end encoded columns as plain ones."""
-    import pyarrow as pa
-
-    for index, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type) or pa.types.is_run_end_encoded(field.type):
-            plain = table.column(index).cast(field.type.value_type)
-            table = table.set_column(index, field.with_type(plain.type), plain)
-    return table
-
-
-def _times_as_text(table: pa.Table) -> pa.Table:
-    """The table with times and decimals as text: Python's datetime would lose nanoseconds."""
-    import pyarrow as pa
-
-    for index, field in enumerate(table.schema):
-        kind = field.type
-        exact = pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_decimal(kind)
-        if exact:
-            table = table.set_column(index, field.name, table.column(index).cast(pa.string()))
-        elif pa.types.is_duration(kind):
-            table = table.set_column(index, field.name, table.column(index).cast(pa.int64()))
-    return table
-
-
-def _fits_csv(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return not (pa.types.is_nested(kind) or pa.types.is_union(kind))
-
-
-_HINT = "choose another format with --format (arrow and arrows hold every type)"
-
-_WRITERS: dict[str, Callable[[Any, IO[bytes], Advance], None]] = {
+_WRITERS: Mapping[str, Callable[[Any, IO[bytes], Advance], None]] = {
     "parquet": _write_parquet,
     "csv": _write_csv,
-    "csv.gz": _write_csv_gz,
+    "tsv": _write_tsv,
+    "json": _write_json,
+    "jsonl": _write_jsonl,
     "arrow": _write_arrow,
     "arrows": _write_arrows,
-    "jsonl": _write_jsonl,
+    "orc": _write_orc,
+    "avro": frames.write_avro,
+    "xlsx": frames.write_workbook,
 }

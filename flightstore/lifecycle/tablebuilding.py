@@ -24,7 +24,8 @@ from flightstore.objects.columns import column_of
 from flightstore.objects.composition import Composition, Piece, SegmentSource, Source, compose, own_segments
 from flightstore.objects.encoding import streams_of
 from flightstore.objects.inplace import InPlaceColumn, fits_in_place, plan_in_place
-from flightstore.objects.ipc import stream_payload
+from flightstore.objects.ipc import expressible, stream_payload
+from flightstore.objects.schemas import storage
 from flightstore.types import ObjectID
 
 __all__ = ["TableBuilder"]
@@ -45,6 +46,7 @@ class TableBuilder:
         deadline: float | None,
     ) -> None:
         _check(schema, num_rows)
+        expressible(schema)
         self._conn = conn
         self._schema = schema
         self._rows = num_rows
@@ -59,6 +61,7 @@ class TableBuilder:
         self._new = new_object(session, payload, name, object_id, None) if self._long_metadata else short
         self._bits: dict[str, np.ndarray[Any, Any]] = {}
         self._nulls: dict[str, np.ndarray[Any, Any]] = {}
+        self._inner_nulls: dict[str, np.ndarray[Any, Any]] = {}
         self._given: dict[str, pa.ChunkedArray] = {}
         self._builder = Builder(conn, self._new, deadline)
 
@@ -205,14 +208,27 @@ class TableBuilder:
         """Write an Arrow column into its place, nulls into its mask."""
         target = self[name]
         row = 0
+        self._inner_nulls.pop(name, None)
         for chunk in column.chunks:
             stop = row + len(chunk)
             target[row:stop] = _values(chunk, target)
+            inner = _inner_nulls(chunk)
+            if inner is not None:
+                self._inner_mask(name)[row:stop] = inner
             if column.null_count:
                 self.mask(name)[row:stop] = chunk.is_null().to_numpy(zero_copy_only=False)
             row = stop
         if not column.null_count and name in self._nulls:
             self._nulls[name][:] = False
+
+    def _inner_mask(self, name: str) -> np.ndarray[Any, Any]:
+        """Which elements of a column of lists are null."""
+        column = self._plan.columns[name]
+        if column.inner_mask_at < 0:
+            raise NotStorable(f"the lists of column {name!r} take no nulls, some were given")
+        if name not in self._inner_nulls:
+            self._inner_nulls[name] = np.zeros(column.shape[:2], np.bool_)
+        return self._inner_nulls[name]
 
     def _write_bits(self) -> None:
         """Pack booleans and null masks into their places, and the null counts into the message."""
@@ -223,10 +239,11 @@ class TableBuilder:
         for name, column in self._plan.columns.items():
             if column.is_bits and name in self._bits:
                 _pack(raw, column.data_at, self._bits[name])
-            mask = self._nulls.get(name)
-            nulls.append(int(np.count_nonzero(mask)) if mask is not None else 0)
-            if column.mask_at >= 0:
-                _pack(raw, column.mask_at, np.ones(self._rows, np.bool_) if mask is None else ~mask)
+            nulls.append(_pack_valid(raw, column.mask_at, self._rows, self._nulls.get(name)))
+            if pa.types.is_fixed_size_list(storage(self._field(name).type)):
+                inner = self._inner_nulls.get(name)
+                elements = self._rows * column.shape[1]
+                nulls.append(_pack_valid(raw, column.inner_mask_at, elements, inner))
         message = self._plan.sealed_metadata(nulls)
         at = self._plan.metadata_at
         raw[at : at + len(message)] = np.frombuffer(message, np.uint8)
@@ -288,6 +305,28 @@ def _values(chunk: pa.Array, target: np.ndarray[Any, Any]) -> np.ndarray[Any, An
 def _pack(raw: np.ndarray[Any, Any], at: int, values: np.ndarray[Any, Any]) -> None:
     packed = np.packbits(values, bitorder="little")
     raw[at : at + len(packed)] = packed
+
+
+def _pack_valid(raw: np.ndarray[Any, Any], at: int, length: int, nulls: np.ndarray[Any, Any] | None) -> int:
+    """Write the bits of validity, if there is a place for them; returns how many nulls there are."""
+    if at >= 0:
+        _pack(raw, at, np.ones(length, np.bool_) if nulls is None else ~nulls)
+    return int(np.count_nonzero(nulls)) if nulls is not None else 0
+
+
+def _inner_nulls(chunk: pa.Array) -> np.ndarray[Any, Any] | None:
+    """Which elements of fixed-size lists are null, in rows; None for none, or for another type."""
+    while isinstance(chunk, pa.ExtensionArray):
+        chunk = chunk.storage
+    if not pa.types.is_fixed_size_list(chunk.type):
+        return None
+    size = chunk.type.list_size
+    elements = chunk.values.slice(chunk.offset * size, len(chunk) * size)
+    if not elements.null_count:
+        return None
+    found: np.ndarray[Any, Any] = elements.is_null().to_numpy(zero_copy_only=False).reshape(len(chunk), size)
+    found = found & chunk.is_valid().to_numpy(zero_copy_only=False)[:, None]
+    return found if found.any() else None
 
 
 def _wrong_length(name: str, given: int, wanted: int) -> InvalidArgument:

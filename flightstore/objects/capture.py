@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from flightstore.objects.flatmessage import PREFIX_BYTES, body_length, buffers_of
+from flightstore.objects.flatmessage import DICTIONARY, PREFIX_BYTES, RECORDS, body_length, buffers_of
 
 __all__ = ["Message", "capture"]
 
@@ -38,8 +38,8 @@ def capture(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Messag
 
 
 def _message(metadata: bytearray, body: dict[int, Any]) -> Message:
-    kind, length = body_length(metadata)
-    spans = buffers_of(metadata) if length else []
+    kind, _ = body_length(metadata)
+    spans = buffers_of(metadata) if kind in (DICTIONARY, RECORDS) else []
     return Message(kind, metadata, [_slice(body, at, size) if size else b"" for at, size in spans])
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flightstore.objects.schemas import nested_types, storage
 
@@ -95,7 +94,7 @@ def _unused(array: pa.Array) -> np.ndarray[Any, Any] | None:
     values = array.dictionary
     if len(values) <= len(array) or values.nbytes <= array.indices.nbytes + _SLACK_BYTES:
         return None
-    used = np.sort(pc.unique(array.indices.drop_null()).to_numpy(zero_copy_only=False))
+    used = np.sort(array.indices.drop_null().unique().to_numpy(zero_copy_only=False))
     return used if len(used) + len(values) // 4 < len(values) else None
 
 

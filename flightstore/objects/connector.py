@@ -45,8 +45,9 @@ class Connector:
     """Qualified names (``module.QualName``) of the types that `build` takes: these, not their subclasses."""
     build: Callable[..., Any]
     """``build(value, *, pickle: bool)``: something the store takes by itself; may share memory with `value`,
-    which lives until it is stored. Raises NotStorable, naming the column. Without `pickle`, nothing in it may
-    be a pickle."""
+    which lives until it is stored. Raises NotStorable, naming the column; then the value is pickled where
+    that is allowed, unless the error's `pickle_helps` is False. Without `pickle`, nothing in it may be a
+    pickle."""
     resolve: Callable[..., Any]
     """``resolve(obj, **options)``: the value of a stored object, sharing its memory wherever the library can.
     """
@@ -68,6 +69,8 @@ _OWN_TYPES = {
         "pandas",
     ),
     "polars.dataframe.frame.DataFrame": "polars",
+    "polars.series.series.Series": "polars",
+    "polars.lazyframe.frame.LazyFrame": "polars",
 }
 """Types of our own connectors, known before their modules are loaded."""
 

@@ -39,6 +39,8 @@ class InPlaceColumn(NamedTuple):
     """Where the bits of validity begin; -1 for a field that takes no nulls."""
     is_bits: bool
     """Whether the values are bits."""
+    inner_mask_at: int = -1
+    """Where the bits of validity of a list's elements begin; -1 for none."""
 
 
 class InPlaceTable(NamedTuple):
@@ -52,15 +54,13 @@ class InPlaceTable(NamedTuple):
     """The record batch's message, to be changed once null counts are known."""
     metadata_at: int
     """Where it lies, prefix and padding included; -1 where there is no column."""
-    nodes: list[tuple[int, int]]
-    """(length, number of the column whose nulls it counts, -1 for none) of each node."""
+    lengths: list[int]
+    """Length of each node: one for each column, and one for the elements of each list, after it."""
 
     def sealed_metadata(self, nulls: list[int]) -> bytes:
-        """The record batch's message with the null counts of the columns."""
+        """The record batch's message with the null counts of the nodes."""
         metadata = bytearray(self.metadata)
-        rows = self.stream.num_rows
-        nodes = [(length, nulls[column] if column >= 0 else 0) for length, column in self.nodes]
-        resize(metadata, rows, nodes)
+        resize(metadata, self.stream.num_rows, list(zip(self.lengths, nulls, strict=True)))
         return sealed_message(metadata)
 
 
@@ -82,12 +82,12 @@ def plan_in_place(schema: pa.Schema, num_rows: int) -> InPlaceTable:
     if not len(schema):
         return _without_columns(schema, num_rows)
     metadata = _sample(schema)
-    lengths: list[int] = []
-    nodes: list[tuple[int, int]] = []
-    for index, field in enumerate(schema):
-        _add_column(index, field, num_rows, lengths, nodes)
-    offsets, body_bytes = relay(metadata, lengths)
-    resize(metadata, num_rows, [(length, 0) for length, _ in nodes])
+    buffers: list[int] = []
+    nodes: list[int] = []
+    for field in schema:
+        _add_column(field, num_rows, buffers, nodes)
+    offsets, body_bytes = relay(metadata, buffers)
+    resize(metadata, num_rows, [(length, 0) for length in nodes])
     message = sealed_message(metadata)
     at = len(known.message)
     body_at = at + len(message)
@@ -120,19 +120,17 @@ def _bits(num_rows: int) -> int:
     return -(-num_rows // 8)
 
 
-def _add_column(
-    index: int, field: pa.Field, num_rows: int, lengths: list[int], nodes: list[tuple[int, int]]
-) -> None:
-    """Lengths of the buffers of one column, and its nodes."""
+def _add_column(field: pa.Field, num_rows: int, buffers: list[int], nodes: list[int]) -> None:
+    """Lengths of the buffers of one column, and of its nodes."""
     kind = storage(field.type)
-    lengths.append(_bits(num_rows) if field.nullable else 0)
-    nodes.append((num_rows, index))
+    buffers.append(_bits(num_rows) if field.nullable else 0)
+    nodes.append(num_rows)
     if pa.types.is_fixed_size_list(kind):
         num_rows *= kind.list_size
+        buffers.append(_bits(num_rows) if kind.value_field.nullable else 0)
+        nodes.append(num_rows)
         kind = storage(kind.value_type)
-        lengths.append(0)
-        nodes.append((num_rows, -1))
-    lengths.append(_bits(num_rows) if pa.types.is_boolean(kind) else num_rows * kind.byte_width)
+    buffers.append(_bits(num_rows) if pa.types.is_boolean(kind) else num_rows * kind.byte_width)
 
 
 def _columns(schema: pa.Schema, num_rows: int, places: list[int]) -> dict[str, InPlaceColumn]:
@@ -147,7 +145,8 @@ def _columns(schema: pa.Schema, num_rows: int, places: list[int]) -> dict[str, I
         shape = (rows, kind.list_size, *inner) if is_list else (rows, *inner)
         data_at = places[at + (2 if is_list else 1)]
         mask_at = places[at] if field.nullable else -1
-        found[field.name] = InPlaceColumn(field.name, dtype, shape, data_at, mask_at, is_bits)
+        inner_at = places[at + 1] if is_list and kind.value_field.nullable else -1
+        found[field.name] = InPlaceColumn(field.name, dtype, shape, data_at, mask_at, is_bits, inner_at)
         at += 3 if is_list else 2
     return found
 

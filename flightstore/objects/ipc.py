@@ -40,6 +40,7 @@ __all__ = [
     "TableLayout",
     "decode_layout",
     "encode_layout",
+    "expressible",
     "gathered_stream",
     "open_batches",
     "open_table",
@@ -101,6 +102,22 @@ class Stream(NamedTuple):
     """Rows of all its batches."""
 
 
+def expressible(schema: pa.Schema) -> KnownSchema:
+    """The schema with its message.
+
+    Raises:
+        NotStorable: the stream format has no words for it.
+    """
+    with refusing(schema):
+        known = known_schema(schema)
+    if known.inexpressible is not None:
+        raise NotStorable(
+            f"Arrow's stream format cannot say {known.inexpressible}",
+            hint="cast the column to its values, or allow pickle",
+        )
+    return known
+
+
 @contextmanager
 def refusing(schema: pa.Schema) -> Iterator[None]:
     """What Arrow cannot write becomes NotStorable."""
@@ -123,10 +140,10 @@ def stream_of(
     Raises:
         NotStorable: Arrow cannot write them.
     """
+    has_views = expressible(schema).has_views
     with refusing(schema):
         batches = list(batches)
         messages = capture(schema, batches)
-        has_views = known_schema(schema).has_views
     assembly = _Assembly(messages[0].metadata)
     remaining = iter(batches)
     for message in messages[1:]:
@@ -145,9 +162,9 @@ def gathered_stream(schema: pa.Schema, columns: list[pa.ChunkedArray], num_rows:
     Raises:
         NotStorable: Arrow cannot write them.
     """
+    known = expressible(schema)
     with refusing(schema):
         messages = gathered(schema, columns, num_rows)
-    known = known_schema(schema)
     assembly = _Assembly.of(known)
     for message in messages:
         assembly.add(message.kind, message.metadata, message.body, message.body_bytes, message.num_rows)
@@ -266,7 +283,7 @@ def small_payload(batch: pa.RecordBatch, *, container: int = CONTAINER_TABLE) ->
     if batch.get_total_buffer_size() > SMALL_BYTES:
         return None
     schema = batch.schema
-    known = known_schema(schema)
+    known = expressible(schema)
     if known.has_dictionaries or known.has_views:
         return None
     with refusing(schema):

@@ -63,6 +63,12 @@ _named: dict[str, str | Encoder] = {
     "pyarrow.ipc.RecordBatchStreamReader": "flightstore.objects.encoding:encode_reader",
     "numpy.ndarray": "flightstore.objects.tensor:encode_tensor",
     "numpy.memmap": "flightstore.objects.tensor:encode_tensor",
+    "numpy.matrix": "flightstore.objects.tensor:encode_container",
+    "numpy.ma.MaskedArray": "flightstore.objects.tensor:encode_container",
+    "numpy.ma.core.MaskedArray": "flightstore.objects.tensor:encode_container",
+    "numpy.rec.recarray": "flightstore.objects.tensor:encode_container",
+    "numpy.recarray": "flightstore.objects.tensor:encode_container",
+    "pyarrow.lib.Tensor": "flightstore.objects.tensor:encode_container",
 }
 """Encoders, or where they are, by qualified name of the type."""
 
@@ -112,8 +118,8 @@ def _encode_built(connector: Connector, value: Any, pickle: bool) -> Payload:
     """What a connector builds of the value, marked as its making."""
     try:
         payload = _encode_natively(connector.build(value, pickle=pickle))
-    except NotStorable:
-        fallback = _pickled(value) if pickle else None
+    except NotStorable as refusal:
+        fallback = _pickled(value) if pickle and refusal.pickle_helps else None
         if fallback is None:
             raise
         return fallback

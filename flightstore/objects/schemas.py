@@ -26,7 +26,16 @@ EXTENSION_KEY = b"ARROW:extension:name"
 class KnownSchema:
     """A schema, its message as stored, and how its latest small batches were laid out."""
 
-    __slots__ = ("fingerprint", "has_dictionaries", "has_views", "message", "plan", "schema", "seen")
+    __slots__ = (
+        "fingerprint",
+        "has_dictionaries",
+        "has_views",
+        "inexpressible",
+        "message",
+        "plan",
+        "schema",
+        "seen",
+    )
 
     def __init__(self, schema: pa.Schema, message: bytes) -> None:
         self.schema = schema
@@ -34,6 +43,8 @@ class KnownSchema:
         self.fingerprint = fingerprint_of(message)
         self.has_dictionaries = contains(schema, pa.types.is_dictionary)
         self.has_views = contains(schema, is_view)
+        self.inexpressible = inexpressible(schema)
+        """What Arrow's stream format has no words for."""
         self.plan: Any = None
         """See objects.ipc."""
         self.seen = b""
@@ -60,7 +71,7 @@ def known_schema(schema: pa.Schema) -> KnownSchema:
     written = schema.serialize().to_pybytes()
     message = sealed_message(written[PREFIX_BYTES:])
     known = KnownSchema(schema, message)
-    if _cacheable(message):
+    if _cacheable(message) and not contains(schema, _has_nested_values):
         if len(_by_columns) >= CACHED_COLUMN_COUNTS:
             _by_columns.clear()
         # A new list each time: other threads may be walking the old one.
@@ -84,6 +95,13 @@ def _cacheable(message: bytes) -> bool:
     return len(message) <= CACHED_SCHEMA_BYTES and EXTENSION_KEY not in message
 
 
+def _has_nested_values(kind: pa.DataType) -> bool:
+    """Whether it is a dictionary of nested values: Arrow takes such types for equal whose inner fields differ
+    in name and metadata.
+    """
+    return bool(pa.types.is_dictionary(kind) and kind.value_type.num_fields)
+
+
 def is_view(kind: pa.DataType) -> bool:
     """Whether values of this type refer to data buffers by 16-byte views."""
     return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
@@ -94,6 +112,34 @@ def storage(kind: pa.DataType) -> pa.DataType:
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     return kind
+
+
+def inexpressible(schema: pa.Schema) -> str | None:
+    """What about a schema Arrow's stream format has no words for, though Arrow's writer takes it; None if
+    nothing.
+
+    The schema message says a field's name of one extension type, and one dictionary's values: an extension
+    within an extension, and dictionaries of dictionaries or of extensions, come back as something else.
+    """
+    for field in schema:
+        what = _inexpressible(field.type)
+        if what is not None:
+            return f"column {field.name!r} of type {field.type}: {what}"
+    return None
+
+
+def _inexpressible(kind: pa.DataType) -> str | None:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+        if isinstance(kind, pa.BaseExtensionType):
+            return "an extension type over an extension type"
+    if pa.types.is_dictionary(kind):
+        values = kind.value_type
+        if pa.types.is_dictionary(values) or isinstance(values, pa.BaseExtensionType):
+            return "a dictionary of dictionaries or of extension types"
+        return None
+    found = (_inexpressible(kind.field(index).type) for index in range(kind.num_fields))
+    return next((what for what in found if what is not None), None)
 
 
 def nested_types(kind: pa.DataType) -> Iterator[pa.DataType]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flightstore.errors import InvalidArgument
+from flightstore.errors import InvalidArgument, NotConvertible
 from flightstore.objects.base import KIND_COMPOSED, Handle, Object
 from flightstore.objects.composition import open_composed
 from flightstore.objects.ipc import (
@@ -98,7 +98,7 @@ class Table(Object):
 
         Args:
             dtype_backend: None, "numpy_nullable" or "pyarrow", as in ``pandas.read_parquet``; "pyarrow"
-                shares every column.
+                shares every column but views, which pandas does not know.
             strict: False converts what pandas cannot hold as nearly as can be; it is an error otherwise.
             options: Handed to ``pyarrow.Table.to_pandas``, which then does the conversion.
 
@@ -110,10 +110,16 @@ class Table(Object):
         return self.to("pandas", dtype_backend=dtype_backend, strict=strict, **options)
 
     def to_polars(self, **options: Any) -> Any:
-        """A polars data frame that shares the store's memory wherever polars' types allow.
+        """A polars data frame, or the series that was put as one, that shares the store's memory wherever
+        polars' types allow; ``conversion_report("polars")`` tells where.
+
+        Args:
+            options: ``strict=False`` converts what polars has no equal of, keeping all values, instead of
+                refusing it.
 
         Raises:
             MissingExtra: polars is not installed.
+            NotConvertible: polars cannot hold it; names the column and its type.
         """
         return self.to("polars", **options)
 
@@ -123,6 +129,7 @@ class Table(Object):
 
         Raises:
             InvalidArgument: the table has not exactly one column.
+            NotConvertible: NumPy cannot hold its type; names it.
         """
         table = self.to_arrow()
         if table.num_columns != 1:
@@ -131,11 +138,17 @@ class Table(Object):
                 hint="take the column: obj.to_arrow()['name'].to_numpy()",
             )
         column = table.column(0)
-        if column.num_chunks == 1:
-            array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
-            return array
-        gathered: np.ndarray[Any, Any] = column.to_numpy()
-        return gathered
+        try:
+            if column.num_chunks == 1:
+                array: np.ndarray[Any, Any] = column.chunk(0).to_numpy(zero_copy_only=False)
+                return array
+            gathered: np.ndarray[Any, Any] = column.to_numpy()
+            return gathered
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise NotConvertible(
+                f"column {table.column_names[0]!r} is of type {column.type}, which NumPy cannot hold",
+                hint="obj.to_arrow() holds everything",
+            ) from error
 
     def _value(self) -> Any:
         handle = self._live

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +48,59 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+class Terminal:
+    """A pseudo-terminal, what is typed at it, and all that was written to it."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self._seen = io.BytesIO()
+        self._grown = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                piece = os.read(self._ours, 65536)
+            except OSError:
+                return
+            if not piece:
+                return
+            with self._grown:
+                self._seen.write(piece)
+                self._grown.notify_all()
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._ours, text.encode())
+
+    def resize(self, lines: int, columns: int) -> None:
+        """Give the terminal another size; whoever runs at it is told."""
+        termios.tcsetwinsize(self._ours, (lines, columns))
+
+    def mark(self) -> int:
+        """The place that has been reached, from which on `wait_for` may look."""
+        with self._grown:
+            return len(self._seen.getvalue())
+
+    def wait_for(self, pattern: str, after: int = 0) -> re.Match[str]:
+        """Wait until the terminal has shown something, beyond a mark."""
+        with self._grown:
+            shown = self._grown.wait_for(
+                lambda: re.search(pattern, self._seen.getvalue()[after:].decode(errors="replace")), timeout=30
+            )
+        assert shown, self._seen.getvalue()[after:]
+        return shown
+
+    def text(self) -> str:
+        """What was written, once nobody has the terminal open any more."""
+        os.close(self.theirs)
+        self._reader.join(timeout=30)
+        os.close(self._ours)
+        return self._seen.getvalue().decode()
 
 
 @pytest.fixture
@@ -78,7 +136,7 @@ def run(store_path: str) -> Run:
 
 
 @pytest.fixture
-def start(store_path: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def start(store_path: str) -> Iterator[Start]:
     """Start a command as a process; killed at the end of the test if it still runs."""
     started: list[subprocess.Popen[bytes]] = []
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import flightstore
-from flightstore.cli.get import columns_that_fit
+from flightstore.cli.preview import columns_that_fit
 
 from .conftest import Run
 

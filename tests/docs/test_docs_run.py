@@ -1,109 +1,157 @@
-"""What the pages say can be run, and every relative link leads somewhere.
+"""What the pages say can be run, and the runner notices when it cannot.
 
-A page's blocks marked ``python`` are joined, in order, into one script that runs in a fresh process against a
-store of its own (FLIGHTSTORE_DIR). Blocks with other marks, shell ones for instance, are not run.
+Each page runs in a process, a folder and a store (FLIGHTSTORE_DIR) of its own; pagerun.py says which blocks
+are run, and how.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import ROOT, blocks, documents
+from pagerun import commands, is_executed, same_output
+from pages import ROOT, documents, fences, named
 
-LIMIT_S = 120
+LIMIT_S = 240
 
-
-def script_of(page: Path) -> str:
-    """The page's Python blocks as one script, each at its line on the page, for the tracebacks."""
-    lines: list[str] = []
-    for number, code in blocks(page.read_text(), "python"):
-        lines += [""] * (number - 1 - len(lines))
-        lines += code.splitlines()
-    return "\n".join(lines) + "\n"
+PAGES_WITH_CODE = [
+    page for page in documents() if any(is_executed(info) for _, info, _ in fences(page.read_text()))
+]
 
 
-def named(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-PAGES_WITH_CODE = [page for page in documents() if blocks(page.read_text(), "python")]
+def run(page: Path, store_dir: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a page's code in a folder, where `flightstore` and `python` are what they are for a user."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, words in {"flightstore": " -m flightstore.cli", "python": " -W error"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        (programs / name).chmod(0o755)
+    (folder / "work").mkdir()
+    environment = {
+        **os.environ,
+        "COLUMNS": "100",
+        "FLIGHTSTORE_DIR": str(store_dir),
+        "FLIGHTSTORE_CAPACITY": "64MiB",
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-W", "error", str(Path(__file__).with_name("pagerun.py")), str(page)]
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=folder / "work",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=named)
 def test_code_of_a_page_runs(page: Path, store_dir: Path, tmp_path: Path) -> None:
-    script = tmp_path / f"{page.stem}.py"
-    script.write_text(script_of(page))
-    environment = {
-        **os.environ,
-        "FLIGHTSTORE_DIR": str(store_dir),
-        "FLIGHTSTORE_CAPACITY": "64MiB",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-W", "error", str(script)]
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    assert done.returncode == 0, f"{named(page)} (line numbers are the page's):\n{done.stderr}"
+    done = run(page, store_dir, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
-def without_code(text: str) -> str:
-    """The page without fenced blocks and code in backticks, which hold no links."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```[ \t]*$", "", text, flags=re.MULTILINE | re.DOTALL))
+SAMPLE = """\
+```python
+import os, flightstore as fs
+fs.connect().put(b"12345", name="five")
+print(os.path.exists("bin"))
+```
+
+```text
+False
+```
+
+```python meanwhile
+import flightstore as fs
+print(fs.connect().get("later", timeout=30).nbytes)
+```
+```python
+fs.connect().put(b"123", name="later")
+```
+```text
+3
+```
+
+```python file=double.py
+import flightstore as fs
+def double(n): return 2 * n
+```
+```python
+import multiprocessing
+def triple(n): return 3 * n
+with multiprocessing.get_context("fork").Pool(1) as pool: print(pool.map(triple, [1, 2]))
+```
+```text
+[3, 6]
+```
+```console
+$ python -c "import double; print(double.double(4))"
+8
+$ flightstore ls --json
+{...five...}
+```
+```python other
+import flightstore as fs
+print(bytes(fs.connect().get("five").value()))
+```
+```text
+b'12345'
+```
+```sh
+this is not run
+```
+"""
 
 
-def relative_links(text: str) -> Iterator[str]:
-    """Targets of the links on a page that lead to other files here, or to a heading."""
-    for match in re.finditer(r"\[[^\]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)", without_code(text)):
-        if not re.match(r"[a-z][a-z0-9+.-]*:", match[1]):
-            yield match[1]
-
-
-def anchors(text: str) -> set[str]:
-    """What headings of a page are called in links."""
-    headings = re.findall(r"^#+ +(.+?) *$", re.sub(r"^```.*?^```[ \t]*$", "", text, flags=re.M | re.S), re.M)
-    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
-    return {heading.replace(" ", "-") for heading in plain}
-
-
-def broken_links(page: Path) -> list[str]:
-    """Links of a page that lead nowhere."""
-    broken = []
-    for link in relative_links(page.read_text()):
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (
-            anchor and target.suffix == ".md" and anchor not in anchors(target.read_text())
-        ):
-            broken.append(link)
-    return broken
-
-
-@pytest.mark.parametrize("page", documents(), ids=named)
-def test_relative_links_lead_somewhere(page: Path) -> None:
-    assert broken_links(page) == []
-
-
-def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
+def test_every_kind_of_block_is_run(store_dir: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "# A heading, here\n[a](page.md) [b](page.md#a-heading-here) [c](#nowhere) [d](gone.md) "
-        "[e](https://example.org/x.md) `[f](code.md)`\n```python\n[g](code.md)\n```\n"
-    )
-    assert broken_links(page) == ["#nowhere", "gone.md"]
+    page.write_text(SAMPLE)
+    done = run(page, store_dir, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_blocks_keep_their_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("```python\nx = 1\nraise KeyError('gone')\n```", 'page.md", line 3'),
+        ("```python\nos\n```", "'os' is not defined"),
+        ("```python other\nraise KeyError('gone')\n```", "the block at line 2"),
+        ("```python meanwhile\nraise KeyError('gone')\n```", "KeyError: 'gone'"),
+        ("```python\nimport warnings; warnings.warn('old')\n```", "UserWarning: old"),
+        ("```python\nprint(1)\n```\n```text\n2\n```", "the page says\n2\n"),
+        ("```console\n$ echo one\ntwo\n```", "it printed\none\n"),
+        ("```console\n$ exit 3\n```", "exit code 3"),
+    ],
+)
+def test_what_goes_wrong_is_noticed(block: str, said: str, store_dir: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("text\n```python\na = 1\n```\n```console\n$ ls\n```\n```python\nb = 2\nc = 3\n```\n")
-    assert script_of(page).splitlines() == ["", "", "a = 1", "", "", "", "", "", "b = 2", "c = 3"]
+    page.write_text(block + "\n")
+    done = run(page, store_dir, tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
 
 
-def test_pages_are_found() -> None:
-    assert ROOT / "docs" / "format.md" in documents()
+def test_commands_and_their_output() -> None:
+    assert commands("$ a\n1\n2\n$ b \\\nc\n$ d\n") == [("a", "1\n2\n"), ("b \\\nc", ""), ("d", "")]
+
+
+def test_dots_stand_for_anything() -> None:
+    assert same_output("a  b ...\n", "a b c\n")
+    assert not same_output("a b\n", "a b c\n")
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=named)
+def test_shell_examples_say_whether_they_run(page: Path) -> None:
+    unknown = {info for _, info, _ in fences(page.read_text()) if not is_executed(info)}
+    assert unknown <= {"mermaid", "sh", "toml"}, "a block that looks like code, and is never tried"
+
+
+def test_pages_with_code_are_found() -> None:
+    assert {"README.md", "docs/tutorial.md"} <= {named(page) for page in PAGES_WITH_CODE}

@@ -41,21 +41,6 @@ def test_polars_frames_come_back(store_value: Through) -> None:
     polars.testing.assert_frame_equal(pl.DataFrame(obj), frame)
 
 
-@pytest.mark.req("TYP-3")
-def test_a_polars_frame_of_objects(store_value: Through) -> None:
-    frame = pl.DataFrame({"n": [1], "o": pl.Series([object], dtype=pl.Object)})
-    with pytest.raises(NotStorable, match="'o'"):
-        encode(frame, pickle=False)
-
-
-@pytest.mark.req("TYP-3")
-def test_a_polars_type_that_arrow_has_not(store_value: Through) -> None:
-    frame = pl.DataFrame({"n": pl.Series([1], dtype=pl.Int128)})
-    polars.testing.assert_frame_equal(store_value(frame).value(), frame)
-    with pytest.raises(NotStorable, match="Int128"):
-        encode(frame, pickle=False)
-
-
 @pytest.mark.req("TYP-1")
 def test_a_reader_whose_source_breaks_says_what_broke() -> None:
     def source() -> Iterator[pa.RecordBatch]:
