@@ -145,11 +145,14 @@ def same(got: Any, expected: Any) -> bool:
 @given(table=tables(), strict=st.booleans(), cut=st.integers(0, 3))
 def test_any_table_converts_or_is_refused_by_name(table: pa.Table, strict: bool, cut: int) -> None:
     table = table.slice(cut)
+    refusal = ""
     try:
         got = frame(table, strict)
     except fs.NotConvertible as refused:
-        assert "polars refuses" not in refused.message, "it was called in vain"
-        assert any(repr(name)[:-1] in refused.message for name in table.column_names)
+        refusal = refused.message
+    if refusal:
+        assert "polars refuses" not in refusal, "it was called in vain"
+        assert any(repr(name)[:-1] in refusal for name in table.column_names)
     else:
         assert got.shape == table.shape
         assert all(len(column) == table.num_rows for column in got.get_columns())
