@@ -21,7 +21,7 @@ test: ## run every test that this machine can run (ARGS="-k name" for some of th
 	@scripts/setup-system 2>&1
 	@$(BIN)/python -m pytest --durations=15 --durations-min=1 $(ARGS) 2>&1
 
-bench: ## measure, each figure beside memcpy and raw LMDB
+bench: ## measure, each figure beside memcpy, raw LMDB and files (ARGS="--peers all" for other stores)
 	@$(SETUP) demo test
 	@$(BIN)/python benchmarks/local.py $(ARGS)
 

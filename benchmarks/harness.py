@@ -101,6 +101,10 @@ class Row:
     note: str = ""
     of_memcpy: Mapping[str, Spread] = field(default_factory=dict)
     """Every store's figure divided by that of the row's memcpy in the same repetitions."""
+    memcpy: str | None = None
+    """Which memcpy that is."""
+    measure: str = ""
+    """What of the group is measured: with it, the row's key."""
 
     @property
     def met(self) -> bool | None:
@@ -182,7 +186,17 @@ def make_row(
             if mine is not None and compare:
                 _set(ratios, label, Spread.of_ratio(mine, values))
     return Row(
-        group, name, unit, Spread.of(ours) if ours else None, baselines, ratios, target, note, of_memcpy
+        group,
+        name,
+        unit,
+        Spread.of(ours) if ours else None,
+        baselines,
+        ratios,
+        target,
+        note,
+        of_memcpy,
+        memcpy,
+        measure,
     )
 
 

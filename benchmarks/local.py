@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def main(
     if json_to:
         chosen = {"size_bytes": size, "quick": quick, "baselines_only": baselines_only}
         content = to_json(rows, machine, chosen) | {"peers": found.versions, "left_out": found.left_out}
+        content["date"] = date.today().isoformat()
         text = json.dumps(content, indent=1)
         click.echo(text) if json_to == "-" else Path(json_to).write_text(text + "\n")
 
