@@ -207,7 +207,6 @@ def _read(source: Source, file: IO[bytes], advance: Any) -> dict[str, Any]:
     holds = format_of(source.file_format).holds
     if holds == "table":
         table = readers.read_table(file, source.file_format, source.path, advance, source.nulls)
-        table = readers.contiguous(table)
         if source.partitioning is None:
             return {source.name: table}
         return partitions(table, source.partitioning, source.name)

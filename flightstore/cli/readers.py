@@ -25,7 +25,7 @@ from flightstore.errors import FlightStoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FileUnreadable", "contiguous", "read_arrays", "read_table"]
+__all__ = ["FileUnreadable", "read_arrays", "read_table"]
 
 _BLOCK_BYTES = 8 << 20
 _LARGEST_BLOCK_BYTES = (1 << 31) - 1
@@ -127,25 +127,6 @@ def read_arrays(file: IO[bytes], file_format: str, label: str) -> Any:
         return {name: loaded[name] for name in loaded.files} if several else loaded
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(label, file_format, error) from error
-
-
-def contiguous(table: pa.Table) -> pa.Table:
-    """The table with every column in one piece, as far as its type allows.
-
-    pandas knows no chunks: it can use a column of the store without a copy only if it lies in one piece.
-    Column by column, so that the pieces of one are given up before the next is copied.
-    """
-    import pyarrow as pa
-
-    schema, columns = table.schema, table.columns
-    if all(column.num_chunks <= 1 for column in columns):
-        return table
-    del table
-    for index, field in enumerate(schema):
-        # A table's combine_chunks, not a column's, leaves several chunks where strings exceed 32-bit offsets.
-        alone = pa.Table.from_arrays([columns[index]], schema=pa.schema([field]))
-        columns[index] = alone.combine_chunks().column(0)
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _refuse_packed(file: IO[bytes], name: str, packing: str) -> None:

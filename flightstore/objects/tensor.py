@@ -181,8 +181,9 @@ def _description(dtype: np.dtype[Any]) -> Any:
 
 
 def _offset(dtype: np.dtype[Any], name: str) -> int:
-    assert dtype.fields is not None
-    return dict(dtype.fields)[name][1]
+    fields: Any = dtype.fields
+    offset: int = fields[name][1]
+    return offset
 
 
 def _described_dtype(described: Any) -> np.dtype[Any]:
