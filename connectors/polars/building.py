@@ -102,8 +102,9 @@ def _special(name: str, dtype: Any) -> str | None:
         return None
     for depth, part in parts(dtype):
         kind = type(part).__name__
-        if kind == "Array" and part.size == 0 and depth:
-            refusal = _refusal(name, dtype, "polars reads back no arrays of width 0 inside another type")
+        if kind == "Array" and part.size == 0 and (depth or _has_extension(part)):
+            why = "polars reads back no arrays of width 0 inside another type, or of an extension type"
+            refusal = _refusal(name, dtype, why)
             refusal.pickle_helps = False  # it writes such pickles, too, and does not read them
             raise refusal
         if hasattr(part, "ext_storage") and _has(part.ext_storage(), "Categorical", "Enum"):
@@ -117,6 +118,10 @@ def _special(name: str, dtype: Any) -> str | None:
 
 def _refusal(name: str, dtype: Any, why: str) -> NotStorable:
     return NotStorable(f"column {name!r} of this polars frame is of type {dtype}: {why}", hint="cast it")
+
+
+def _has_extension(dtype: Any) -> bool:
+    return any(hasattr(part, "ext_storage") for _, part in parts(dtype))
 
 
 def _has(dtype: Any, *kinds: str) -> bool:

@@ -22,6 +22,10 @@ def convert(array: pa.Array, to: pa.DataType) -> pa.Array:
     Raises:
         pyarrow.ArrowInvalid: a value does not fit.
     """
+    return _converted(_converted(array, to), to)  # what the first pass cut out may be loose
+
+
+def _converted(array: pa.Array, to: pa.DataType) -> pa.Array:
     kind = array.type
     if kind.equals(to, check_metadata=True) and not _is_loose(array):
         return array
@@ -48,33 +52,39 @@ def _is_loose(array: pa.Array) -> bool:
 
 def _extension(array: pa.Array, to: pa.DataType) -> pa.Array:
     if array.type != to:
-        return convert(array.storage, to)
-    return pa.ExtensionArray.from_storage(to, convert(array.storage, to.storage_type))
+        return _converted(array.storage, to)
+    return pa.ExtensionArray.from_storage(to, _converted(array.storage, to.storage_type))
 
 
 def _dictionary(array: pa.Array, to: pa.DataType) -> pa.Array:
-    return convert(array.dictionary, to).take(array.indices)
+    return _converted(array.dictionary, to).take(array.indices)
 
 
 def _run_end_encoded(array: pa.Array, to: pa.DataType) -> pa.Array:
     rows = np.arange(array.offset, array.offset + len(array))
     runs = np.searchsorted(array.run_ends.to_numpy(zero_copy_only=False), rows, side="right")
-    return convert(array.values, to).take(pa.array(runs))
+    return _converted(array.values, to).take(pa.array(runs))
 
 
 def _list(array: pa.Array, to: pa.DataType) -> pa.Array:
     buffers = array.buffers()[:2]
-    children = [convert(array.values, to.value_type)]
+    children = [_converted(array.values, to.value_type)]
     return pa.Array.from_buffers(to, len(array), buffers, offset=array.offset, children=children)
 
 
 def _list_view(array: pa.Array, to: pa.DataType) -> pa.Array:
-    lengths = pc.fill_null(pc.list_value_length(array), 0)
-    offsets = np.zeros(len(array) + 1, np.int64)
-    np.cumsum(lengths.to_numpy(zero_copy_only=False), out=offsets[1:])
-    buffers = [_validity(array), pa.py_buffer(offsets)]
-    children = [convert(array.flatten(), to.value_type)]
-    return pa.Array.from_buffers(to, len(array), buffers, children=children)
+    """The values in the order of the rows; shared if they lie so."""
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    ends = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    starts = array.offsets.to_numpy(zero_copy_only=False)
+    wanted = np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths)
+    values = _converted(array.values, to.value_type)
+    if len(wanted) and np.array_equal(wanted, np.arange(wanted[0], wanted[0] + len(wanted))):
+        values = values.slice(wanted[0], len(wanted))
+    else:
+        values = values.take(pa.array(wanted))
+    return pa.Array.from_buffers(to, len(array), [_validity(array), pa.py_buffer(ends)], children=[values])
 
 
 def _fixed_size_list(array: pa.Array, to: pa.DataType) -> pa.Array:
@@ -82,15 +92,15 @@ def _fixed_size_list(array: pa.Array, to: pa.DataType) -> pa.Array:
     width = array.type.list_size
     if not types.is_fixed_size_list(to):  # of width 0: empty lists
         offsets = pa.py_buffer(np.zeros(len(array) + 1, np.int64))
-        children = [convert(array.values.slice(0, 0), to.value_type)]
+        children = [_converted(array.values.slice(0, 0), to.value_type)]
         return pa.Array.from_buffers(to, len(array), [_validity(array), offsets], children=children)
     values = array.values.slice(array.offset * width, len(array) * width)
-    children = [convert(values, to.value_type)]
+    children = [_converted(values, to.value_type)]
     return pa.Array.from_buffers(to, len(array), [_validity(array)], children=children)
 
 
 def _map(array: pa.Array, to: pa.DataType) -> pa.Array:
-    keys, items = convert(array.keys, to.key_type), convert(array.items, to.item_type)
+    keys, items = _converted(array.keys, to.key_type), _converted(array.items, to.item_type)
     if keys.null_count:  # behind an encoding that hid them; Arrow would abort the process
         raise pa.ArrowInvalid("a key of a map is null")
     entries = pa.StructArray.from_arrays([keys, items], fields=[to.key_field, to.item_field])
@@ -101,7 +111,7 @@ def _map(array: pa.Array, to: pa.DataType) -> pa.Array:
 def _struct(array: pa.Array, to: pa.DataType) -> pa.Array:
     if not to.num_fields:
         return array.cast(to)
-    children = [convert(array.field(i), to.field(i).type) for i in range(to.num_fields)]
+    children = [_converted(array.field(i), to.field(i).type) for i in range(to.num_fields)]
     return pa.Array.from_buffers(to, len(array), [_validity(array)], children=children)
 
 
@@ -113,7 +123,7 @@ def _union(array: pa.Array, to: pa.DataType) -> pa.Array:
     rows = np.frombuffer(buffers[2] or b"", np.int32)[here] if is_dense else np.arange(len(array))
     children = [pa.array(codes)]
     for i, code in enumerate(array.type.type_codes):
-        member = convert(array.field(i), to.field(i + 1).type)
+        member = _converted(array.field(i), to.field(i + 1).type)
         children.append(member.take(pa.array(rows, mask=codes != code)))
     return pa.StructArray.from_arrays(children, fields=[to.field(i) for i in range(to.num_fields)])
 

@@ -33,10 +33,10 @@ from typing import TypeAlias
 import pyarrow as pa
 from pyarrow import types
 
-from flightstore.connectors.polars.markers import is_sound, is_text_dictionary
+from flightstore.connectors.polars.markers import EXTENSION_KEYS, is_sound, is_text_dictionary
 from flightstore.errors import NotConvertible
 
-__all__ = ["Judge", "is_held", "unique_names"]
+__all__ = ["Judge", "has_extension", "is_held", "unique_names"]
 
 DECIMAL_DIGITS = 38
 
@@ -55,9 +55,13 @@ _HELD = (
 )
 
 
-@lru_cache(maxsize=4096)
 def is_held(kind: pa.DataType) -> bool:
     """Whether polars takes a type as it is, whatever its values and metadata: so for most columns."""
+    return not isinstance(kind, pa.BaseExtensionType) and _is_held(kind)  # some of those have no hash
+
+
+@lru_cache(maxsize=4096)
+def _is_held(kind: pa.DataType) -> bool:
     if any(check(kind) for check in _HELD):
         return True
     if types.is_timestamp(kind):
@@ -112,7 +116,8 @@ class Judge:
         Args:
             given: The field.
             path: Its name with those of the fields around it, for messages.
-            taken: Whether its values will be gathered by Arrow, which gathers no views.
+            taken: Whether its values will be gathered by Arrow, which gathers neither views nor extension
+                types.
 
         Raises:
             NotConvertible: polars has no such type.
@@ -120,7 +125,7 @@ class Judge:
         metadata = self._metadata(given, path)
         found = given if metadata == given.metadata else given.with_metadata(metadata)
         if metadata and b"ARROW:extension:name" in metadata and _has_dictionary(given.type):
-            left = {key: metadata[key] for key in metadata if not key.startswith(b"ARROW:extension:")}
+            left = {key: metadata[key] for key in metadata if key not in EXTENSION_KEYS}
             self.notes.append(f"{path}: polars has no extension type over a dictionary")
             found = given.with_metadata(left or None)
         return found.with_type(self.type(given.type, path, taken))
@@ -140,7 +145,9 @@ class Judge:
         damaged = [key for key, value in (metadata or {}).items() if not is_sound(key, value, given.type)]
         if metadata is None or not damaged:
             return metadata
-        self.notes.append(f"{path}: polars' metadata is damaged and left out")
+        if any(key in EXTENSION_KEYS for key in damaged):
+            damaged += EXTENSION_KEYS
+        self.notes.append(f"{path}: metadata that is damaged or no UTF-8 is left out")
         return {key: metadata[key] for key in metadata if key not in damaged} or None
 
     def _refuse(
@@ -202,7 +209,7 @@ class Judge:
         if is_text_dictionary(kind):
             return kind
         new = self.type(values, path, taken=True)
-        if is_held(values) and not taken:
+        if is_held(values) and not taken and new.equals(values, check_metadata=True):
             return kind  # polars decodes it
         return self._change(kind, path, new, "its values, decoded")
 
@@ -217,7 +224,8 @@ class Judge:
         child = self.field(kind.value_field, f"{path}[]", taken=taken)
         if kind.list_size:
             return pa.list_(child, kind.list_size)
-        return self._refuse(kind, path, " inside another", pa.large_list(child), "an empty list")
+        why = " inside another, or of an extension type"
+        return self._refuse(kind, path, why, pa.large_list(child), "an empty list")
 
     def _map(self, kind: pa.DataType, path: str, taken: bool) -> pa.DataType:
         key = self.field(kind.key_field, f"{path}.key", taken=taken)
@@ -243,7 +251,9 @@ class Judge:
     def _extension(self, kind: pa.DataType, path: str, taken: bool) -> pa.DataType:
         storage = kind.storage_type
         new = self.type(storage, path, taken)
-        if new == storage and not _has_dictionary(storage) and not _has_extension(storage):
+        serialized = getattr(kind, "__arrow_ext_serialize__", bytes)()
+        same = new.equals(storage, check_metadata=True) and is_sound(b"", serialized, storage)
+        if same and not taken and not _has_dictionary(storage) and not has_extension(storage):
             return kind
         return self._change(kind, path, new, f"{new}, not an extension type")
 
@@ -271,8 +281,9 @@ def _has_dictionary(kind: pa.DataType) -> bool:
     return types.is_dictionary(kind) or any(_has_dictionary(child) for child in _children(kind))
 
 
-def _has_extension(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.BaseExtensionType) or any(_has_extension(one) for one in _children(kind))
+def has_extension(kind: pa.DataType) -> bool:
+    """Whether an extension type occurs anywhere in a type."""
+    return isinstance(kind, pa.BaseExtensionType) or any(has_extension(one) for one in _children(kind))
 
 
 _Rule: TypeAlias = Callable[[Judge, pa.DataType, str, bool], pa.DataType]

@@ -12,6 +12,7 @@ from pyarrow import types
 
 __all__ = [
     "ENUM_KEYS",
+    "EXTENSION_KEYS",
     "INT128",
     "KEY",
     "OBJECT",
@@ -38,7 +39,9 @@ ENUM_KEYS = (b"_PL_ENUM_VALUES2", b"_PL_ENUM_VALUES")
 """Where polars notes the categories of an Enum: each as its length in bytes, a semicolon, the text."""
 CATEGORICAL_KEYS = (b"_PL_CATEGORICAL2", b"_PL_CATEGORICAL")
 """Where it notes the categories' name, namespace and physical type of a Categorical."""
-OWN_KEYS = frozenset({KEY, *ENUM_KEYS, *CATEGORICAL_KEYS})
+EXTENSION_KEYS = (b"ARROW:extension:name", b"ARROW:extension:metadata")
+"""How Arrow says on a field that its type is an extension type."""
+OWN_KEYS = frozenset({KEY, *ENUM_KEYS, *CATEGORICAL_KEYS, *EXTENSION_KEYS})
 """Metadata of a field that polars' types stand for: nothing is lost with it."""
 
 
@@ -51,7 +54,13 @@ def marker(field: pa.Field) -> bytes | None:
 
 
 def is_sound(key: bytes, value: bytes, kind: pa.DataType) -> bool:
-    """Whether polars can read metadata of its own on a field of this type; it panics over what is damaged."""
+    """Whether polars can read metadata of a field of this type; it panics over what is no UTF-8, and over
+    what is damaged of its own.
+    """
+    try:
+        key.decode(), value.decode()
+    except UnicodeDecodeError:
+        return False
     if key not in ENUM_KEYS and key not in CATEGORICAL_KEYS:
         return True
     if not is_text_dictionary(kind):

@@ -27,8 +27,6 @@ from flightstore.types import ColumnConversion, ConversionReport
 
 __all__ = ["report"]
 
-EXTENSION_KEYS = frozenset({b"ARROW:extension:name", b"ARROW:extension:metadata"})
-
 
 def report(obj: Object, *, strict: bool = True) -> ConversionReport:
     """What ``to_polars(strict=strict)`` shares and what it copies, and why: does it, and looks.
@@ -110,7 +108,7 @@ def _reason(given: pa.Field, column: Column, series: Any, copied: int) -> str:
         said.append(f"the extension type {given.type.extension_name} is lost")
     if not given.nullable:
         said.append("that it holds no nulls is lost")
-    if lost := sorted((given.metadata or {}).keys() - OWN_KEYS - EXTENSION_KEYS):
+    if lost := sorted(_metadata_keys(given) - OWN_KEYS):
         said.append("its metadata is lost: " + ", ".join([key.decode(errors="replace") for key in lost]))
     return "; ".join(said)
 
@@ -125,6 +123,13 @@ def _kinds(field: pa.Field) -> Iterator[pa.DataType]:
         yield from _kinds(pa.field("", kind.storage_type))
     for i in range(kind.num_fields):
         yield from _kinds(kind.field(i))
+
+
+def _metadata_keys(field: pa.Field) -> set[bytes]:
+    """Keys of the metadata of a field and of those in it."""
+    kind = field.type
+    found = set(field.metadata or {})
+    return found.union(*[_metadata_keys(kind.field(i)) for i in range(kind.num_fields)])
 
 
 def _words(kind: pa.DataType) -> str:

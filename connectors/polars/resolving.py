@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from flightstore.connectors.polars.converting import convert
-from flightstore.connectors.polars.fitting import Judge, is_held, unique_names
+from flightstore.connectors.polars.fitting import Judge, has_extension, is_held, unique_names
 from flightstore.connectors.polars.markers import (
     ENUM_KEYS,
     KEY,
@@ -146,16 +146,24 @@ def _names(names: list[str], strict: bool) -> list[str]:
 
 def _fitted(polars: Any, field: pa.Field, data: pa.ChunkedArray, strict: bool, ours: bool) -> Column:
     if is_held(field.type):
-        objects = ours and marker(field) == OBJECT
-        return Column(field, data, OBJECTS if objects else TOGETHER, is_given=not objects)
+        if ours and marker(field) == OBJECT:
+            return Column(field, data, OBJECTS)
+        if not _has_metadata(field):
+            return Column(field, data, is_given=True)
     if is_text_dictionary(field.type):
         return _categories(polars, field, data, strict)
-    if types.is_fixed_size_list(field.type) and not field.type.list_size:
+    if types.is_fixed_size_list(field.type) and not field.type.list_size and not has_extension(field.type):
         judge = _judge(polars, strict)
         inner = judge.field(field.type.value_field, f"{field.name}[]")
         return Column(field.with_type(pa.list_(inner, 0)), data, EMPTY_ARRAYS, tuple(judge.notes))
     column = _changed(polars, field, data, strict)
     return column._replace(how=WIDE) if has_wide(column.field) else column
+
+
+def _has_metadata(field: pa.Field) -> bool:
+    """Whether a field, or one in it, has metadata."""
+    kind = field.type
+    return field.metadata is not None or any(_has_metadata(kind.field(i)) for i in range(kind.num_fields))
 
 
 def _judge(polars: Any, strict: bool, decimals_as_text: bool = False) -> Judge:
@@ -314,6 +322,8 @@ def _together(polars: Any, columns: list[Column], num_rows: int) -> Any:
 def _over(polars: Any, table: pa.Table) -> Any:
     """A table that polars takes as it is, under whatever names."""
     names = table.schema.names
+    if table.schema.metadata is not None:  # of no use to polars, which panics if it is no UTF-8
+        table = table.replace_schema_metadata()
     if _need_other(names):
         schema = pa.schema([field.with_name(f"{i}") for i, field in enumerate(table.schema)])
         table = pa.Table.from_arrays(table.columns, schema=schema)

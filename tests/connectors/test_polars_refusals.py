@@ -13,9 +13,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import flightstore as fs
 from flightstore.connectors.polars.resolving import fit, frame_of
+from flightstore.testing.types.strategies import tables
 
 from .arrow_cases import leaves, nestings
 
@@ -138,6 +141,24 @@ def same(got: Any, expected: Any) -> bool:
 
 
 @pytest.mark.req("TYP-3")
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(table=tables(), strict=st.booleans(), cut=st.integers(0, 3))
+def test_any_table_converts_or_is_refused_by_name(table: pa.Table, strict: bool, cut: int) -> None:
+    table = table.slice(cut)
+    refusal = ""
+    try:
+        got = frame(table, strict)
+    except fs.NotConvertible as refused:
+        refusal = refused.message
+    if refusal:
+        assert "polars refuses" not in refusal, "it was called in vain"
+        assert any(repr(name)[:-1] in refusal for name in table.column_names)
+    else:
+        assert got.shape == table.shape
+        assert all(len(column) == table.num_rows for column in got.get_columns())
+
+
+@pytest.mark.req("TYP-3")
 def test_what_the_lenient_conversion_makes(store: fs.Store) -> None:
     made = {name: to_polars(store, LEAVES[name], strict=False) for name in LEAVES}
     union = pl.Struct({"type_code": pl.Int8, "n": pl.Int64, "t": pl.String})
@@ -184,7 +205,7 @@ def test_names_that_occur_twice(store: fs.Store) -> None:
     assert to_polars(store, fields, strict=False).to_list() == [{"f": 1, "f_2": 2}]
 
 
-def with_metadata(metadata: dict[str, str], array: pa.Array, nested: bool = False) -> pa.Table:
+def with_metadata(metadata: dict[Any, Any], array: pa.Array, nested: bool = False) -> pa.Table:
     field = pa.field("f", array.type, metadata=metadata)
     if nested:
         array = pa.StructArray.from_arrays([array], fields=[field])
@@ -215,6 +236,39 @@ def test_metadata_that_says_something_else_than_the_data(store: fs.Store, nested
         {"_PL_ENUM_VALUES2": "1;x", "flightstore.polars": "Int128"}, pa.array([1]), nested
     )
     assert to_polars(store, numbers).to_list() == ([{"f": 1}] if nested else [1])
+
+
+@pytest.mark.req("TYP-3", "TYP-6")
+@pytest.mark.parametrize("nested", [False, True])
+def test_metadata_that_is_no_text(store: fs.Store, nested: bool) -> None:
+    for metadata in ({b"\xff": b""}, {b"unit": b"\xff\xfe"}):
+        table = with_metadata(metadata, pa.array(["x", None]), nested)
+        expected = table.column(0).to_pylist()
+        assert to_polars(store, table).to_list() == expected
+        assert to_polars(store, table.replace_schema_metadata(metadata)).to_list() == expected
+        obj = store.get(store.put(table))
+        assert "metadata" in obj.conversion_report("polars").columns[0].reason
+    listed = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), table.column(0).chunk(0))
+    values = pa.DictionaryArray.from_arrays(pa.array([0, 0], pa.int8()), listed)
+    assert to_polars(store, values).to_list() == [expected, expected]
+
+
+class Tagged(pa.ExtensionType):
+    """An extension type whose parameters are no text."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "tests.tagged")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"\xff\0"
+
+
+@pytest.mark.req("TYP-3")
+def test_an_extension_type_with_binary_parameters(store: fs.Store) -> None:
+    array = pa.ExtensionArray.from_storage(Tagged(), pa.array([1, None]))
+    for got in (frame(pa.table({"c": array}), strict=True)["c"], to_polars(store, array)):
+        assert got.to_list() == [1, None]
+        assert got.dtype == pl.Int64
 
 
 @pytest.mark.req("TYP-3")
