@@ -46,10 +46,10 @@ def wanted_of(dtype_backend: str | None, strict: bool) -> Conversion:
 
 def table_of(obj: Any) -> pa.Table | None:
     """The object's table; None if it is none."""
-    if hasattr(obj, "to_arrow"):
-        table: pa.Table = obj.to_arrow()
-        return table
-    return pa.table(obj) if hasattr(obj, "__arrow_c_stream__") else None
+    if obj.kind != "table":
+        return None
+    table: pa.Table = obj.to_arrow()
+    return table
 
 
 def _own_value(obj: Object) -> Any:
