@@ -83,8 +83,18 @@ def pandas_mixed(size_bytes: int) -> Any:
     frame: dict[str, Any] = {f"float_{i}": numbers + 0.5 * i for i in range(3)}
     frame |= {f"integer_{i}": numbers * (i + 1) for i in range(2)}
     frame |= {"time": numbers.view("M8[ns]"), "flag": numbers % 2 == 0}
-    frame["text"] = pd.Series(pa.array([TEXT]).take(pa.array(np.zeros(rows, "i4"))).to_pandas(), dtype="str")
+    frame["text"] = _text(rows)
     return pd.DataFrame(frame)
+
+
+def _text(rows: int) -> Any:
+    """A column of text as pandas keeps it, in Arrow's memory; older versions need to be told."""
+    import pandas as pd
+
+    text = pa.array([TEXT], pa.large_string()).take(pa.array(np.zeros(rows, np.int64)))
+    old = int(pd.__version__.partition(".")[0]) < 3
+    mapper = {pa.large_string(): pd.ArrowDtype(pa.large_string())}.get if old else None
+    return pa.table({"text": text}).to_pandas(types_mapper=mapper)["text"]
 
 
 def polars_frame(size_bytes: int) -> Any:
