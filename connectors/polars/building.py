@@ -74,8 +74,10 @@ def _table(polars: Any, frame: Any, special: dict[str, str], pickle: bool) -> pa
     newest = polars.CompatLevel.newest()
     if not special and all(chunks == 1 for chunks in frame.n_chunks("all")):
         return frame.to_arrow(compat_level=newest)
-    plain = frame.drop(list(special))
-    schema = plain.clear().to_arrow(compat_level=newest).schema
+    plain = frame.clear()
+    for name in special:
+        plain.drop_in_place(name)  # drop() would take "*" for all of them
+    schema = plain.to_arrow(compat_level=newest).schema
     fields, columns = [], []
     for series in frame.iter_columns():
         if series.name not in special:
