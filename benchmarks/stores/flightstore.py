@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class Ours(Backend):
     label = OURS
     libraries = ("msgspec",)
 
+    def __init__(self, scratch: Path, work: Path, room_bytes: int) -> None:
+        super().__init__(scratch, work, room_bytes)
+        compile_package()
+
     def factory(self, name: str, room_bytes: int, codec: Codec, bulk: bool) -> Factory:
         return (OurSide, self.scratch / name, room_bytes + 256 * MIB, codec)
 
@@ -59,3 +64,15 @@ class Ours(Backend):
         import flightstore as fs
 
         return None if hasattr(fs.Store, "with_columns") else "this version does not compose tables"
+
+
+def compile_package() -> None:
+    """Have every module's byte code at hand, as it is after an installation.
+
+    In a clone it may not be, and where Python is told not to write any, each new process would compile anew.
+    """
+    import flightstore as fs
+
+    for place in fs.__path__:
+        for folder in (place, *(f"{place}/{link}" for link in ("connectors", "adapters"))):
+            compileall.compile_dir(folder, quiet=2)
