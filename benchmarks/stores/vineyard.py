@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ class Vineyard(Backend):
 
     def __init__(self, scratch: Path, work: Path, room_bytes: int) -> None:
         super().__init__(scratch, work, room_bytes)
+        # Else the logs stay behind in the temporary directory. The case is the library's.
+        os.environ["GLOG_log_dir"] = str(work)  # noqa: SIM112
         self._server = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
