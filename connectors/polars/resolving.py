@@ -203,7 +203,7 @@ def _knows_zone(polars: Any, zone: str) -> bool:
     return True
 
 
-# --- categories ---
+# --- categories (made without a name: polars takes some names for patterns) ---
 
 
 def _categories(polars: Any, field: pa.Field, data: pa.ChunkedArray, strict: bool) -> Column:
@@ -284,10 +284,10 @@ def _codes(polars: Any, column: Column) -> Any:
         return _series(polars, column)
     physical = known.to_physical().dtype
     chunks = [_as_unsigned(chunk.indices, known.len()) for chunk in data.chunks]
-    codes = _series(polars, Column(pa.field(field.name, chunks[0].type), pa.chunked_array(chunks)))
+    codes = _series(polars, Column(pa.field("", chunks[0].type), pa.chunked_array(chunks)))
     if codes.dtype != physical or not hasattr(codes.cat, "to"):
         return _series(polars, column)
-    return codes.cat.to(dtype)
+    return codes.cat.to(dtype).alias(field.name)
 
 
 def _numbered(polars: Any, values: pa.Array, dtype: Any) -> Any:
@@ -354,9 +354,9 @@ def _empty_arrays(polars: Any, column: Column) -> Any:
     """Arrays of width 0, which polars does not read from Arrow: only which ones are null."""
     inner = column.field.type.value_field
     kind = _series(polars, Column(inner, pa.chunked_array([], inner.type))).dtype
-    pair = polars.Series(column.field.name, [[], None], dtype=polars.Array(kind, 0))
+    pair = polars.Series("", [[], None], dtype=polars.Array(kind, 0))
     nulls = column.data.is_null().combine_chunks()
-    return pair.gather(polars.Series(nulls.cast(pa.uint32())))
+    return pair.gather(polars.Series(nulls.cast(pa.uint32()))).alias(column.field.name)
 
 
 _MAKERS = {CODES: _codes, WIDE: _wide, OBJECTS: _objects, EMPTY_ARRAYS: _empty_arrays}

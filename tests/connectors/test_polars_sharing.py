@@ -18,7 +18,7 @@ from flightstore.testing.types.polars import CATALOGUE, assert_same_frame
 
 from .arrow_cases import leaves
 
-COPIED = ("Categorical", "Enum", "Object", "width 0", "Map", "Struct", ", no rows")
+COPIED = ("Categorical", "Enum", "Object", "width 0", "Map", "Struct", "patterns", ", no rows")
 """In these names: something is private, and the report says what."""
 REWRITTEN = ("Categorical", "Object", "Map", "Struct of")
 """In these: polars itself makes something anew for Arrow, codes or offsets."""
