@@ -154,9 +154,7 @@ class Store(AbstractStore):
     def _new(
         self, value: Any, name: str | None, object_id: ObjectID | None, metadata: Any, pickle: bool
     ) -> NewObject:
-        if name is not None:
-            check_name(name)
-        _check_id(object_id)
+        _check_new(name, object_id)
         return new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
 
     # --- composing ---
@@ -248,9 +246,7 @@ class Store(AbstractStore):
     ) -> Object:
         """Store what was composed; `keepalive` holds what it shares until it is sealed."""
         conn = self._conn
-        if name is not None:
-            check_name(name)
-        _check_id(object_id)
+        _check_new(name, object_id)
         new = new_object(self._session, composition.payload, name, object_id, metadata)
         new.nbytes, new.shared, new.members = composition.nbytes, composition.shared, composition.members
         new.hold = True
@@ -270,9 +266,7 @@ class Store(AbstractStore):
         timeout: float | None = 0,
     ) -> building.Builder:
         conn = self._conn
-        if name is not None:
-            check_name(name)
-        _check_id(object_id)
+        _check_new(name, object_id)
         payload = building.blob_payload(nbytes)
         new = new_object(self._session, payload, name, object_id, metadata)
         return building.Builder(conn, new, _deadline(timeout))
@@ -300,9 +294,7 @@ class Store(AbstractStore):
         from flightstore.lifecycle.tablebuilding import TableBuilder
 
         conn = self._conn
-        if name is not None:
-            check_name(name)
-        _check_id(object_id)
+        _check_new(name, object_id)
         return TableBuilder(
             conn, self._session, schema, num_rows, name, object_id, metadata, _deadline(timeout)
         )
@@ -487,7 +479,10 @@ def arrived(path: str, nonce: bytes, session: int, object_id: bytes) -> Object:
         return store.get(ObjectID(object_id))
 
 
-def _check_id(object_id: ObjectID | None) -> None:
+def _check_new(name: str | None, object_id: ObjectID | None) -> None:
+    """Refuse what cannot be a new object's name or id."""
+    if name is not None:
+        check_name(name)
     if object_id is not None and not isinstance(object_id, ObjectID):
         raise InvalidArgument(f"object_id is an ObjectID, got {type(object_id).__name__}")
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from flightstore.objects.flatmessage import DICTIONARY, PREFIX_BYTES, RECORDS, body_length, buffers_of
 
-__all__ = ["Message", "capture"]
+__all__ = ["Message", "capture", "size_of"]
 
 
 class Message(NamedTuple):
@@ -37,6 +37,11 @@ def capture(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Messag
     return [_message(metadata, dict(body)) for metadata, body in sink.messages]
 
 
+def size_of(data: Any) -> int:
+    """Bytes of a buffer, Arrow's or any other."""
+    return data.size if isinstance(data, pa.Buffer) else len(data)
+
+
 def _message(metadata: bytearray, body: dict[int, Any]) -> Message:
     kind, _ = body_length(metadata)
     spans = buffers_of(metadata) if kind in (DICTIONARY, RECORDS) else []
@@ -50,7 +55,7 @@ def _slice(body: dict[int, Any], offset: int, length: int) -> Any:
     right.
     """
     data = body.get(offset)
-    size = -1 if data is None else data.size if isinstance(data, pa.Buffer) else len(data)
+    size = -1 if data is None else size_of(data)
     if size == length:
         return data
     whole = b"".join([bytes(part) for _, part in sorted(body.items(), key=lambda item: item[0])])
@@ -70,18 +75,18 @@ class _Sink:
         self._body_bytes = 0
 
     def write(self, data: Any) -> int:
-        size = data.size if isinstance(data, pa.Buffer) else len(data)
+        size = size_of(data)
         if self._body_at < self._body_bytes:
             self.messages[-1][1].append((self._body_at, data))
             self._body_at += size
-            return int(size)
+            return size
         head = self._head
         head += data
         if len(head) >= PREFIX_BYTES:
             length = int.from_bytes(head[4:8], "little")
             if length and len(head) >= PREFIX_BYTES + length:
                 self._begin_body(head[PREFIX_BYTES:])
-        return int(size)
+        return size
 
     def _begin_body(self, metadata: bytearray) -> None:
         self._head = bytearray()

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from flightstore.catalog.records import Extent, Member
 from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Handle, Payload, aligned
+from flightstore.objects.capture import size_of
 from flightstore.objects.ipc import Stream, TableLayout, decode_layout, open_table
 from flightstore.objects.schemas import fingerprint_of, known_schema, parsed_schema
 
@@ -276,7 +277,7 @@ def compose(wanted: Source, streams: Sequence[Stream] = ()) -> Composition:
     first = [(column[0].segment.schema, column[0].column) for column in wanted.columns if column]
     derives = len(first) == len(wanted.columns) and _derived(first).equals(wanted.schema, check_metadata=True)
     pieces = _placed(streams)
-    size = pieces[-1][0] + _size(pieces[-1][1]) if pieces else 0
+    size = pieces[-1][0] + size_of(pieces[-1][1]) if pieces else 0
     layout = ComposedLayout(FORMAT_VERSION)
     if not derives:
         message = known_schema(wanted.schema).message
@@ -303,10 +304,6 @@ def _placed(streams: Sequence[Stream]) -> list[tuple[int, Any]]:
         pieces += [(at + offset, data) for offset, data in stream.pieces]
         at = aligned(at + stream.layout.stream_bytes)
     return pieces
-
-
-def _size(data: Any) -> int:
-    return data.size if isinstance(data, pa.Buffer) else len(data)
 
 
 def _filled(

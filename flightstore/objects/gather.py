@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from flightstore.objects.capture import capture
+from flightstore.objects.capture import capture, size_of
 from flightstore.objects.flatmessage import DICTIONARY, RECORDS, relay, resize
 from flightstore.objects.schemas import storage
 
@@ -119,7 +119,7 @@ def _sample(kind: pa.DataType, chunk: pa.Array) -> pa.Array:
 
 def _whole(message: Any) -> Gathered:
     """A captured message as it is."""
-    buffers = [(_size(data), [(0, data)]) for data in message.buffers]
+    buffers = [(size_of(data), [(0, data)]) for data in message.buffers]
     return _laid_out(message.kind, message.metadata, buffers, 0)
 
 
@@ -129,13 +129,9 @@ def _laid_out(kind: int, metadata: bytearray, buffers: list[tuple[int, Spans]], 
         (start + at, data)
         for start, (_, spans) in zip(offsets, buffers, strict=True)
         for at, data in spans
-        if _size(data)
+        if size_of(data)
     ]
     return Gathered(kind, metadata, body, body_bytes, rows)
-
-
-def _size(data: Any) -> int:
-    return data.size if isinstance(data, pa.Buffer) else len(data)
 
 
 def _column(chunks: list[pa.Array], num_rows: int) -> tuple[int, list[tuple[int, Spans]]]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from flightstore.errors import NotStorable
 from flightstore.objects.base import KIND_TABLE, Payload
-from flightstore.objects.capture import capture
+from flightstore.objects.capture import capture, size_of
 from flightstore.objects.flatmessage import (
     DICTIONARY,
     END_OF_STREAM,
@@ -149,8 +149,8 @@ def stream_of(
     for message in messages[1:]:
         records = message.kind == RECORDS
         buffers = compact_views(schema, message) if records and has_views else message.buffers
-        offsets, body_bytes = relay(message.metadata, [_size(data) for data in buffers])
-        body = [(at, data) for at, data in zip(offsets, buffers, strict=True) if _size(data)]
+        offsets, body_bytes = relay(message.metadata, [size_of(data) for data in buffers])
+        body = [(at, data) for at, data in zip(offsets, buffers, strict=True) if size_of(data)]
         rows = next(remaining).num_rows if records else 0
         assembly.add(message.kind, message.metadata, body, body_bytes, rows)
     return assembly.stream(container)
@@ -206,10 +206,6 @@ class _Assembly:
         size = self._at + len(END_OF_STREAM)
         layout = _layout(self._fingerprint, self._schema_bytes, self._entries, size, self._flags, container)
         return Stream(layout, self._pieces, sum([entry[2] for entry in self._entries]))
-
-
-def _size(data: Any) -> int:
-    return data.size if isinstance(data, pa.Buffer) else len(data)
 
 
 def _layout(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flightstore.objects.capture import Message
+from flightstore.objects.capture import Message, size_of
 from flightstore.objects.flatmessage import view_counts
 from flightstore.objects.schemas import is_view, storage
 
@@ -77,8 +77,8 @@ def _is_offset_binary(kind: pa.DataType) -> bool:
 
 def _compact(validity: Any, views: Any, *data: Any) -> list[Any]:
     """The views and data buffers of one column, rewritten if that saves enough."""
-    total = sum([_size(buffer) for buffer in data])
-    rows = _size(views) // _VIEW
+    total = sum([size_of(buffer) for buffer in data])
+    rows = size_of(views) // _VIEW
     if not total:
         return [views, *data]
     table = np.frombuffer(views, np.int32).reshape(rows, 4)
@@ -95,7 +95,7 @@ def _compact(validity: Any, views: Any, *data: Any) -> list[Any]:
 
 
 def _valid(rows: int, validity: Any) -> np.ndarray[Any, Any]:
-    if not _size(validity):
+    if not size_of(validity):
         return np.ones(rows, np.bool_)
     return np.unpackbits(np.frombuffer(validity, np.uint8), count=rows, bitorder="little").view(np.bool_)
 
@@ -112,7 +112,3 @@ def _long_values(
 
 def _buffer(data: Any) -> pa.Buffer:
     return data if isinstance(data, pa.Buffer) else pa.py_buffer(data)
-
-
-def _size(data: Any) -> int:
-    return data.size if isinstance(data, pa.Buffer) else len(data)
