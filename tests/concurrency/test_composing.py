@@ -11,7 +11,7 @@ import pytest
 
 import flightstore as fs
 from flightstore.testing.children import ChildDied, start
-from flightstore.testing.events import wait_until
+from flightstore.testing.events import Barrier
 
 pytestmark = pytest.mark.req("O-2", "FAIL-2", "BAT-7")
 
@@ -39,10 +39,11 @@ def check(table: pa.Table) -> None:
             assert (table[name].to_numpy() == numbers * 3).all(), f"{name} belongs to another table"
 
 
-def live(path: str, seed: int) -> int:
-    """Move after move; returns how many tables were read."""
+def live(path: str, seed: int, ready: Barrier) -> int:
+    """Move after move, once everybody is connected; returns how many tables were read."""
     chance, read, held = random.Random(seed), 0, []
     with fs.connect(path) as store:
+        ready.wait()
         for _ in range(MOVES):
             name, other = chance.choice(NAMES), chance.choice(NAMES)
             move = chance.randrange(8)
@@ -81,9 +82,11 @@ def test_many_processes_compose_and_some_are_killed(store: fs.Store) -> None:
     store.put_many({name: base(chance) for name in NAMES})
     for round_ in range(4):
         with contextlib.ExitStack() as stack:
-            lives = [stack.enter_context(start(live, store.path, 10 * round_ + seed)) for seed in range(4)]
+            ready = stack.enter_context(Barrier(5, "everybody connected"))
+            seeds = range(10 * round_, 10 * round_ + 4)
+            lives = [stack.enter_context(start(live, store.path, seed, ready)) for seed in seeds]
             victim = lives[chance.randrange(4)]
-            wait_until(lambda: store.stats().clients == 5, what="all are connected")
+            ready.wait()
             victim.kill()
             for one in lives:
                 try:
