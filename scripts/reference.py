@@ -335,13 +335,19 @@ def render() -> dict[str, str]:
 # --- what is on which page ---
 
 
+CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing"}
+"""The files of flightstore/abc, and the class in each, in the order of the page."""
+
+
 def store_entry() -> Entry:
     """The contract's methods and those that only the local store has, as one class."""
-    contract = entry_of("flightstore/abc.py", "AbstractStore", "Store")
-    local = entry_of("flightstore/store.py", "Store")
-    known = {member.name for member in contract.members}
-    own = tuple(member for member in local.members if member.name not in known)
-    return Entry("Store", "class Store(AbstractStore)", local.doc, local.bases, (), contract.members + own)
+    parts = [entry_of(f"flightstore/abc/{file}.py", name, "Store") for file, name in CONTRACT.items()]
+    promised = tuple(member for part in parts for member in part.members)
+    local = entry_of("flightstore/store/local.py", "Store")
+    known = {member.name for member in promised}
+    bases = [entry_of("flightstore/store/attached.py", "Attached"), local]
+    own = tuple(member for part in bases for member in part.members if member.name not in known)
+    return Entry("Store", "class Store(AbstractStore)", local.doc, local.bases, (), promised + own)
 
 
 def all_of(path: str) -> tuple[Entry, ...]:
@@ -379,7 +385,7 @@ def make_pages() -> list[Page]:
             "`flightstore.abc.AbstractStore`, which every store implements; the last ones are this "
             "store's own. `Ref` is a name (`str`) or an id ([`ObjectID`](values.md#objectid)). A `timeout` "
             "is seconds: 0 does not wait, `None` waits for ever. Any thread may call any method.",
-            (entry_of("flightstore/store.py", "connect"), store_entry()),
+            (entry_of("flightstore/store/local.py", "connect"), store_entry()),
         ),
         Page(
             "builders.md",
@@ -387,7 +393,7 @@ def make_pages() -> list[Page]:
             "What [`Store.create`](store.md#storecreate) and "
             "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place. "
             "The protocols are in `flightstore.abc`.",
-            all_of("flightstore/abc.py")[:2],
+            all_of("flightstore/abc/building.py"),
         ),
         Page(
             "objects.md",

@@ -32,7 +32,7 @@ CATALOG_VERSION = 1
 MAX_READERS = 4096
 LOCK_FILE_BYTES = 64 * (MAX_READERS + 64)  # a cache line per reader, and the header
 _PAGES_PER_LAG = 16
-_PAGES_PER_OBJECT = 6
+_PAGES_PER_OBJECT = 8
 FULL_SHARE = 0.9
 """Creates are refused beyond this share of the catalog, so that deletes always fit."""
 

@@ -28,7 +28,10 @@ __all__ = [
 ]
 
 ARENA_FILE = 0
-"""The file number of the arena; other files (spilled, borrowed, adopted) get other numbers."""
+"""The file number of the arena."""
+SPILL_FILE = 1
+"""The file number of extents that were spilled at least once: their offset is the number of a SpillRecord,
+which says where the bytes are now."""
 
 
 class Extent(NamedTuple):
@@ -81,13 +84,11 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     pins: int = 0
     """How often it is pinned."""
     batch: int = 0
-    """Batch it belongs to; 0 for none."""
+    """Batch that it goes with; 0 for none."""
+    batches: tuple[int, ...] = ()
+    """Batches that list it: the one it was made in, then those it was passed on to."""
     members: tuple[Member, ...] = ()
     """The objects whose payload it shares, if they were there when it was sealed."""
-    spill: bytes = b""
-    """Where its payload was spilled to, msgpack; empty while in memory."""
-    expires_ns: int = 0
-    """When it becomes invisible; 0 for never."""
     origin: str = ""
     """Name of the connector that built the payload; empty for what the store takes by itself."""
     used_by: int = 0
@@ -99,13 +100,18 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 FLAG_PROBING = 1 << 0
 """A conditional delete is looking for readers; readers wait for its outcome (INV-9)."""
 FLAG_EVICTABLE = 1 << 1
-"""May be dropped to make room."""
+"""May be dropped to make room: it was put so."""
 FLAG_REPLICA = 1 << 2
 """A copy of an object whose primary lies elsewhere."""
 FLAG_BORROWED = 1 << 3
 """The payload is somebody else's memory."""
 FLAG_LEFT = 1 << 4
 """Its last name was put anew while it was a member: it goes with the last object that is composed of it."""
+
+FLAG_FREED = 1 << 5
+"""May be dropped to make room, before all others: its user does not need it any more."""
+FLAG_KEPT = 1 << 6
+"""It was passed from a batch to an outer one: it outlives its name."""
 
 LISTED = 8
 """More extents or members than this are folded."""

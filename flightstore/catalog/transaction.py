@@ -8,15 +8,18 @@ is written once.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
 from flightstore.catalog.records import (
+    ARENA_FILE,
     FLAG_LEFT,
+    SPILL_FILE,
     Extent,
     Member,
     ObjectRecord,
@@ -26,75 +29,117 @@ from flightstore.catalog.records import (
     folded,
     unfolded,
 )
+from flightstore.catalog.scopes import (
+    ADDED,
+    DELETED,
+    EventRecord,
+    SpillRecord,
+    decode_spill,
+)
 from flightstore.catalog.space import FreeSpace
 
-__all__ = ["GROWING", "PUNCHING", "Counters", "WriteTransaction", "extent_of", "transit_of"]
+__all__ = [
+    "GROWING",
+    "PUNCHING",
+    "Counters",
+    "ExtentUse",
+    "WriteTransaction",
+    "decode_counters",
+    "extent_of",
+    "spilled_extent",
+    "transit_of",
+]
 
-_COUNTERS = struct.Struct("<9Q")
-_EXTENT = struct.Struct(">QQ")
+_EXTENT = struct.Struct(">QQQI")
 _TRANSIT = struct.Struct(">QBQ")
 
 GROWING, PUNCHING = 1, 2  # kinds of transit; stored
 
 
-class Counters:
-    """Figures of the whole store, kept in one record."""
+class Counters(msgspec.Struct, array_like=True, gc=False):
+    """Figures of the whole store, kept in one record. Position tells them apart: append only."""
 
-    __slots__ = (
-        "backed_bytes",
-        "dying",
-        "dying_bytes",
-        "next_serial",
-        "objects",
-        "pending",
-        "swept_bytes",
-        "swept_dying",
-        "used_bytes",
-    )
+    next_serial: int = 1
+    """The serial of the next object."""
+    used_bytes: int = 0
+    """Bytes of all extents of the arena."""
+    backed_bytes: int = 0
+    """Bytes backed by memory: extents, warm ranges, ranges in transit."""
+    objects: int = 0
+    """Sealed objects."""
+    pending: int = 0
+    """Pending objects."""
+    dying: int = 0
+    """Dying objects."""
+    dying_bytes: int = 0
+    """Bytes of their extents."""
+    swept_dying: int = 0
+    """What `dying` was after the latest sweep."""
+    swept_bytes: int = 0
+    """What `dying_bytes` was after the latest sweep."""
+    next_session: int = 1
+    """Number of the next session."""
+    next_batch: int = 1
+    """Number of the next batch."""
+    ended: int = 0
+    """Sessions and batches that are ENDED and still have a record."""
+    next_spill: int = 1
+    """Number of the next SpillRecord."""
+    spilled_bytes: int = 0
+    """Bytes of extents that are in spill files only."""
+    doomed: int = 0
+    """Spill files that are yet to be removed."""
+    first_event: int = 1
+    """Number of the oldest event that is kept."""
+    next_event: int = 1
+    """Number of the next event."""
+    next_ticket: int = 1
+    """Ticket of the next waiting create."""
+    waiting: int = 0
+    """Creates that wait."""
 
-    def __init__(self, raw: bytes) -> None:
-        (
-            self.next_serial,
-            self.used_bytes,
-            self.backed_bytes,
-            self.objects,
-            self.pending,
-            self.dying,
-            self.dying_bytes,
-            self.swept_dying,
-            self.swept_bytes,
-        ) = _COUNTERS.unpack(raw)
 
-    def encode(self) -> bytes:
-        """The counters as stored."""
-        return _COUNTERS.pack(
-            self.next_serial,
-            self.used_bytes,
-            self.backed_bytes,
-            self.objects,
-            self.pending,
-            self.dying,
-            self.dying_bytes,
-            self.swept_dying,
-            self.swept_bytes,
-        )
+decode_counters = msgspec.msgpack.Decoder(Counters).decode
+"""Decode Counters from bytes."""
 
-    @staticmethod
-    def initial() -> bytes:
-        """The counters of an empty store."""
-        return _COUNTERS.pack(1, *(0,) * 8)
+
+class ExtentUse(NamedTuple):
+    """What the catalog says of an extent."""
+
+    length: int
+    """Bytes."""
+    users: int
+    """How many objects, or spill records, list it."""
+    spill: int = 0
+    """Number of the spill record that it belongs to; 0 for an extent that objects list themselves."""
+    session: int = 0
+    """Whose quota it counts against; 0 for none."""
 
 
 class WriteTransaction:
     """What a change of the store works on."""
 
-    __slots__ = ("_cold", "_size_class", "_warm", "bells", "counters", "txn")
+    __slots__ = (
+        "_cold",
+        "_events_kept",
+        "_size_class",
+        "_usage",
+        "_warm",
+        "bells",
+        "counters",
+        "has_events",
+        "txn",
+    )
 
-    def __init__(self, txn: Any, size_class: Callable[[int], int]) -> None:
+    def __init__(self, txn: Any, size_class: Callable[[int], int], events_kept: int) -> None:
         self.txn = txn
-        self.counters = Counters(txn.get(keys.COUNTERS))
+        self.counters = decode_counters(txn.get(keys.COUNTERS))
         self.bells: list[int] = []
         """Bells to ring once the transaction is committed."""
+        self.has_events = False
+        """Whether it added to the log."""
+        self._usage: dict[int, int] = {}
+        self._events_kept = events_kept
         self._size_class = size_class
         self._warm: FreeSpace | None = None
         self._cold: FreeSpace | None = None
@@ -115,7 +160,9 @@ class WriteTransaction:
 
     def finish(self) -> None:
         """Write the counters; the last thing before the commit."""
-        self.txn.put(keys.COUNTERS, self.counters.encode())
+        for session, used in self._usage.items():
+            self.txn.put(keys.quota_key(session), used.to_bytes(8, "big"))
+        self.txn.put(keys.COUNTERS, encode_record(self.counters))
 
     def ring(self, bell: int) -> None:
         """Ring a bell once the transaction is committed."""
@@ -182,7 +229,10 @@ class WriteTransaction:
         txn.put(keys.object_key(session, object_id), encode_record(stored))
         for name in record.names:
             txn.put(keys.name_key(session, name), object_id)
+        for batch in record.batches:
+            txn.put(keys.batched_key(batch, session, object_id), b"")
         self.counters.objects += 1
+        self.note(ADDED, session, object_id, record)
 
     def rewrite_sealed(self, session: int, object_id: bytes, record: ObjectRecord) -> None:
         """Replace the record of a sealed object; names, extents and members are not touched."""
@@ -193,14 +243,23 @@ class WriteTransaction:
 
         Members that were only kept for it go too.
         """
+        self.add_dying(self.remove_sealed(session, object_id, record))
+
+    def remove_sealed(self, session: int, object_id: bytes, record: ObjectRecord) -> ObjectRecord:
+        """`retire` for what nobody holds: the caller deals with the extents of the record returned, which is
+        unfolded, and then with `drop_continuations`.
+        """
         self.txn.delete(keys.object_key(session, object_id))
         for name in record.names:
             self.txn.delete(keys.name_key(session, name))
+        for batch in record.batches:
+            self.txn.delete(keys.batched_key(batch, session, object_id))
         self.counters.objects -= 1
+        self.note(DELETED, session, object_id, record)
         record = self.unfold(record)
-        self.add_dying(record)
         for member in record.members:
             self._leave_member(session, member)
+        return record
 
     def unfold(self, record: ObjectRecord) -> ObjectRecord:
         """The record with all its extents and members."""
@@ -238,34 +297,121 @@ class WriteTransaction:
     def drop_dying(self, record: ObjectRecord) -> None:
         """Forget a dying object, unfolded (its extents are dealt with by the caller)."""
         self.txn.delete(keys.dying_key(record.serial))
-        for key, _ in continuations(record):
-            self.txn.delete(key)
+        self.drop_continuations(record)
         self.counters.dying -= 1
         self.counters.dying_bytes -= sum([extent.length for extent in record.extents])
 
+    def drop_continuations(self, record: ObjectRecord) -> None:
+        """Forget what an unfolded record was folded into."""
+        for key, _ in continuations(record):
+            self.txn.delete(key)
+
     # --- extents ---
 
-    def add_extent(self, extent: Extent) -> None:
-        """Record a fresh extent with one user."""
-        self.txn.put(keys.extent_key(extent.file, extent.offset), _EXTENT.pack(extent.length, 1))
+    def add_extent(self, extent: Extent, session: int) -> None:
+        """Record a fresh extent of the arena with one user, at the expense of a session."""
+        self._put_use(extent, ExtentUse(extent.length, 1, 0, session))
         self.counters.used_bytes += extent.length
+        if session:
+            self._charge(session, extent.length)
 
-    def share_extent(self, extent: Extent) -> None:
-        """Count one more user of an extent. Requires a lease on an object that uses it."""
-        key = keys.extent_key(extent.file, extent.offset)
-        length, users = _EXTENT.unpack(self.txn.get(key))
-        self.txn.put(key, _EXTENT.pack(length, users + 1))
+    def use_of(self, extent: Extent) -> ExtentUse | None:
+        """What is recorded of an extent."""
+        raw = self.txn.get(keys.extent_key(extent.file, extent.offset))
+        return None if raw is None else ExtentUse(*_EXTENT.unpack(raw))
 
-    def drop_extent(self, extent: Extent) -> bool:
-        """Take one user off an extent; True when it was the last and the extent's record is gone."""
-        key = keys.extent_key(extent.file, extent.offset)
-        length, users = _EXTENT.unpack(self.txn.get(key))
-        if users > 1:
-            self.txn.put(key, _EXTENT.pack(length, users - 1))
-            return False
-        self.txn.delete(key)
-        self.counters.used_bytes -= length
-        return True
+    def share_extent(self, extent: Extent) -> Extent:
+        """Count one more user of an extent. Requires a lease on an object that uses it.
+
+        Returns:
+            The extent to list: another one when it was spilled since the caller looked.
+        """
+        use = self._known_use(extent)
+        if use.spill:
+            extent = spilled_extent(use.spill, use.length)
+            use = self._known_use(extent)
+        self._put_use(extent, use._replace(users=use.users + 1))
+        return extent
+
+    def drop_extent(self, extent: Extent) -> Extent | None:
+        """Take one user off an extent; the last one takes its record away.
+
+        Returns:
+            The extent of the arena that belongs to nobody from now on, if there is one: the caller returns
+            its range to the free space.
+        """
+        use = self._known_use(extent)
+        if use.users > 1:
+            self._put_use(extent, use._replace(users=use.users - 1))
+            return None
+        self.txn.delete(keys.extent_key(extent.file, extent.offset))
+        if extent.file != ARENA_FILE:
+            return self._drop_spill(extent.offset)
+        self.counters.used_bytes -= use.length
+        if use.session:
+            self._charge(use.session, -use.length)
+        return extent
+
+    def _known_use(self, extent: Extent) -> ExtentUse:
+        return ExtentUse(*_EXTENT.unpack(self.txn.get(keys.extent_key(extent.file, extent.offset))))
+
+    def _put_use(self, extent: Extent, use: ExtentUse) -> None:
+        self.txn.put(keys.extent_key(extent.file, extent.offset), _EXTENT.pack(*use))
+
+    def used_by_session(self, session: int) -> int:
+        """Bytes of the extents in memory that count against a session's quota."""
+        used = self._usage.get(session)
+        if used is None:
+            used = self._usage[session] = int.from_bytes(self.txn.get(keys.quota_key(session)) or b"", "big")
+        return used
+
+    def _charge(self, session: int, nbytes: int) -> None:
+        self._usage[session] = self.used_by_session(session) + nbytes
+
+    # --- spilled extents ---
+
+    def spill(self, number: int) -> SpillRecord | None:
+        """A spill record."""
+        raw = self.txn.get(keys.spill_key(number))
+        return None if raw is None else decode_spill(raw)
+
+    def put_spill(self, number: int, record: SpillRecord) -> None:
+        """Write a spill record, new or changed, and keep account of what is in files only."""
+        before = self.spill(number)
+        was = before.length if before is not None and before.offset < 0 else 0
+        self.counters.spilled_bytes += (record.length if record.offset < 0 else 0) - was
+        self.txn.put(keys.spill_key(number), encode_record(record))
+
+    def _drop_spill(self, number: int) -> Extent | None:
+        """Nobody lists the extent any more: forget it, and doom its file; returns as `drop_extent`."""
+        record = self.spill(number)
+        assert record is not None
+        self.txn.delete(keys.spill_key(number))
+        if record.location:
+            self.txn.put(keys.doomed_key(number), record.location.encode())
+            self.counters.doomed += 1
+        if record.offset >= 0:
+            return self.drop_extent(Extent(ARENA_FILE, record.offset, record.length))
+        self.counters.spilled_bytes -= record.length
+        return None
+
+    # --- events ---
+
+    def note(self, kind: int, session: int, object_id: bytes, record: ObjectRecord) -> None:
+        """Record an event of an object."""
+        name = record.names[0] if record.names else None
+        self.add_event(EventRecord(kind, session, bytes(object_id), name, record.nbytes, time.time_ns()))
+
+    def add_event(self, event: EventRecord) -> None:
+        """Record an event; the oldest makes room for it."""
+        counters, txn = self.counters, self.txn
+        number = counters.next_event
+        txn.put(keys.event_key(number), encode_record(event))
+        counters.next_event = number + 1
+        self.has_events = True
+        if number - counters.first_event >= self._events_kept:
+            txn.delete(keys.event_key(counters.first_event))
+            counters.first_event += 1
 
     # --- transit ---
 
@@ -296,7 +442,12 @@ def transit_of(key: bytes, raw: bytes) -> tuple[int, int, int, int]:
     return int.from_bytes(key[1:], "big"), end, kind, client
 
 
-def extent_of(key: bytes, raw: bytes) -> tuple[Extent, int]:
-    """An extent and its user count as stored."""
-    length, users = _EXTENT.unpack(raw)
-    return Extent(int.from_bytes(key[1:3], "big"), int.from_bytes(key[3:], "big"), length), users
+def extent_of(key: bytes, raw: bytes) -> tuple[Extent, ExtentUse]:
+    """An extent and its use as stored."""
+    use = ExtentUse(*_EXTENT.unpack(raw))
+    return Extent(int.from_bytes(key[1:3], "big"), int.from_bytes(key[3:], "big"), use.length), use
+
+
+def spilled_extent(number: int, length: int) -> Extent:
+    """The extent whose bytes a spill record tells of."""
+    return Extent(SPILL_FILE, number, length)

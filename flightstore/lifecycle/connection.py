@@ -50,6 +50,8 @@ NO_ROOM = layout.NO_ROOM
 _READER_PAUSE_S = 0.002
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 _UNDO_WAIT_S = 0.5
+_EVENT_SHARE = 13  # one event, of a hundred bytes or two, for each 8 KiB of the catalog
+_LEAST_EVENTS = 1024
 
 
 def _weakly(method: Callable[[], T]) -> Callable[[], T]:
@@ -88,6 +90,8 @@ class Connection:
         """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
         self.moving: dict[int, list[int]] = {}
         """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
+        self.events_kept = max(identity.catalog_bytes >> _EVENT_SHARE, _LEAST_EVENTS)
+        """How many events the log holds."""
         self.counters: Counters | None = None
         """The counters as of this process's last commit."""
         self._creates = 0
@@ -246,7 +250,7 @@ class Connection:
                     if self.leases.frozen:  # not outside of the gate: a fork may be under way
                         self.leases.thaw()
                     txn = self.catalog.begin(write=True)
-                    transaction = WriteTransaction(txn, size_class)
+                    transaction = WriteTransaction(txn, size_class, self.events_kept)
                     undone = self._undo_abandoned(transaction) if self.abandoned else 0
                     result = work(transaction)
                     transaction.finish()
@@ -293,6 +297,8 @@ class Connection:
         )
         for bell in transaction.bells:
             control.ring(bell)
+        if transaction.has_events:
+            control.ring(Control.EVENT_BELL)
 
     def check_catalog_room(self) -> None:
         """Refuse a create when the catalog is nearly full, so that deletes always fit. Requires the gate."""

@@ -18,15 +18,23 @@ __all__ = ["give_back", "make_cold", "make_warm", "take"]
 
 
 def take(
-    tx: WriteTransaction, nbytes: int, align: int = allocator.UNIT, looks: int | None = allocator.LOOKS
+    tx: WriteTransaction,
+    nbytes: int,
+    align: int = allocator.UNIT,
+    *,
+    session: int = 0,
+    looks: int | None = allocator.LOOKS,
 ) -> Extent | None:
-    """Allocate an extent with one user; None when no warm range was found that fits (`allocate`)."""
+    """Allocate an extent with one user; None when no warm range was found that fits (`allocate`).
+
+    It counts against the quota of `session`.
+    """
     plan = allocator.allocate(tx.warm, nbytes, align=align, looks=looks)
     if plan is None:
         return None
     tx.warm.apply(plan.edit.removed, plan.edit.added)
     extent = Extent(ARENA_FILE, plan.offset, plan.length)
-    tx.add_extent(extent)
+    tx.add_extent(extent, session)
     return extent
 
 
@@ -39,10 +47,9 @@ def give_back(tx: WriteTransaction, extents: Iterable[Extent]) -> int:
     Returns:
         Bytes that became free.
     """
-    freed = [extent for extent in extents if tx.drop_extent(extent)]
-    runs = sorted((extent.offset, extent.length) for extent in freed if extent.file == ARENA_FILE)
+    freed = [gone for extent in extents if (gone := tx.drop_extent(extent)) is not None]
     start = end = -1
-    for offset, length in runs:
+    for offset, length in sorted((extent.offset, extent.length) for extent in freed):
         if offset != end:
             if end >= 0:
                 make_warm(tx, start, end)

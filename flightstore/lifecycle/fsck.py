@@ -18,14 +18,23 @@ from flightstore.catalog.records import (
     ARENA_FILE,
     FLAG_LEFT,
     FLAG_PROBING,
+    SPILL_FILE,
     Extent,
     ObjectRecord,
     continuations,
     decode_record,
     unfolded,
 )
+from flightstore.catalog.scopes import SpillRecord, decode_spill
 from flightstore.catalog.space import FreeSpace
-from flightstore.catalog.transaction import Counters, extent_of, transit_of
+from flightstore.catalog.transaction import (
+    Counters,
+    ExtentUse,
+    decode_counters,
+    extent_of,
+    spilled_extent,
+    transit_of,
+)
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory.allocator import size_class
 from flightstore.memory.rangemap import tiling_problems
@@ -55,7 +64,13 @@ class _Picture:
     dying: list[tuple[bytes, ObjectRecord]] = field(default_factory=list)
     continuations: list[bytes] = field(default_factory=list)
     names: dict[bytes, bytes] = field(default_factory=dict)
-    extents: list[tuple[Extent, int]] = field(default_factory=list)
+    extents: list[tuple[Extent, ExtentUse]] = field(default_factory=list)
+    spills: dict[int, SpillRecord] = field(default_factory=dict)
+    quotas: dict[int, int] = field(default_factory=dict)
+    batched: set[bytes] = field(default_factory=set)
+    events: list[int] = field(default_factory=list)
+    waiting: int = 0
+    doomed: int = 0
     transits: list[tuple[int, int, int, int]] = field(default_factory=list)
     free: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
     index: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
@@ -75,6 +90,9 @@ def fsck(conn: Connection) -> list[Finding]:
         *_check_extents(picture),
         *_check_counters(picture),
         *_check_names(picture),
+        *_check_quotas(picture),
+        *_check_batched(picture),
+        *_check_events(picture),
         *_check_objects(picture),
         *_check_members(picture),
         *_check_clients(conn, picture),
@@ -93,13 +111,21 @@ def _read(conn: Connection) -> _Picture:
 
 
 def _read_all(txn: Any) -> _Picture:
-    picture = _Picture(Counters(txn.get(keys.COUNTERS)))
+    picture = _Picture(decode_counters(txn.get(keys.COUNTERS)))
     groups = ((keys.OBJECT, picture.sealed), (keys.PENDING, picture.pending), (keys.DYING, picture.dying))
     for letter, group in groups:
         group.extend((key, unfolded(decode_record(raw), txn.get)) for key, raw in scan(txn, letter))
     picture.continuations = [key for key, _ in scan(txn, keys.CONTINUATION)]
     picture.names = dict(scan(txn, keys.NAME))
     picture.extents = [extent_of(key, raw) for key, raw in scan(txn, keys.EXTENT)]
+    picture.spills = {int.from_bytes(key[1:], "big"): decode_spill(raw) for key, raw in scan(txn, keys.SPILL)}
+    picture.quotas = {
+        int.from_bytes(key[1:], "big"): int.from_bytes(raw, "big") for key, raw in scan(txn, keys.QUOTA)
+    }
+    picture.batched = {key for key, _ in scan(txn, keys.BATCHED)}
+    picture.events = [int.from_bytes(key[1:], "big") for key, _ in scan(txn, keys.EVENT)]
+    picture.waiting = sum(1 for _ in scan(txn, keys.WAITER))
+    picture.doomed = sum(1 for _ in scan(txn, keys.DOOMED))
     picture.transits = [transit_of(key, raw) for key, raw in scan(txn, keys.TRANSIT)]
     for letter in (keys.WARM, keys.COLD):
         space = FreeSpace(txn, letter, size_class)
@@ -133,15 +159,73 @@ def _check_extents(picture: _Picture) -> Iterator[Finding]:
     references: Counter[Extent] = Counter()
     for record in picture.records:
         references.update(Extent(*extent) for extent in record.extents)
-    for extent, users in picture.extents:
-        if references[extent] != users:
-            yield Finding("extents", f"{extent} counts {users} users, {references[extent]} objects use it")
+    for number, spill in picture.spills.items():
+        references[spilled_extent(number, spill.length)] += 0
+        if spill.offset >= 0:
+            references[Extent(ARENA_FILE, spill.offset, spill.length)] += 1
+    for extent, use in picture.extents:
+        if references[extent] != use.users:
+            yield Finding("extents", f"{extent} counts {use.users} users, {references[extent]} list it")
+        yield from _check_spill(picture, extent, use)
     for extent in references.keys() - {extent for extent, _ in picture.extents}:
         yield Finding("extents", f"{extent} is used by an object and recorded nowhere")
 
 
+def _check_spill(picture: _Picture, extent: Extent, use: ExtentUse) -> Iterator[Finding]:
+    """An extent and its spill record tell of each other, and the bytes are somewhere."""
+    if extent.file == SPILL_FILE:
+        spill = picture.spills.get(extent.offset)
+        if spill is None:
+            yield Finding("spills", f"{extent} has no spill record")
+        elif spill.offset < 0 and (not spill.location or spill.writer):
+            yield Finding("spills", f"{extent} is neither in memory nor in a finished file")
+    elif use.spill:
+        spill = picture.spills.get(use.spill)
+        if spill is None or spill.offset != extent.offset:
+            yield Finding("spills", f"{extent} belongs to the spill record {use.spill}, which says otherwise")
+
+
+def _check_quotas(picture: _Picture) -> Iterator[Finding]:
+    """Each session is charged for the extents that it allocated."""
+    charged: Counter[int] = Counter()
+    for extent, use in picture.extents:
+        if use.session:
+            charged[use.session] += extent.length
+    for session in charged.keys() | picture.quotas.keys():
+        if charged[session] != picture.quotas.get(session, 0):
+            yield Finding(
+                "quotas",
+                f"session {session} is charged {picture.quotas.get(session, 0):,} bytes, "
+                f"its extents are {charged[session]:,}",
+            )
+
+
+def _check_batched(picture: _Picture) -> Iterator[Finding]:
+    """Objects and the index of their batches agree."""
+    expected = {
+        keys.batched_key(batch, int.from_bytes(key[1:5], "big"), key[5:])
+        for key, record in picture.sealed
+        for batch in record.batches
+    }
+    for key in expected ^ picture.batched:
+        yield Finding("batches", f"object and batch do not both know of {keys.batched_of(key)}")
+    for key, record in picture.sealed:
+        if record.batch and record.batch not in record.batches:
+            yield Finding(
+                "batches", f"{key[5:].hex()} goes with batch {record.batch}, which does not list it"
+            )
+
+
+def _check_events(picture: _Picture) -> Iterator[Finding]:
+    """The log has no gaps."""
+    counters = picture.counters
+    if picture.events != list(range(counters.first_event, counters.next_event)):
+        yield Finding("events", f"{counters.first_event} to {counters.next_event - 1} are not all in the log")
+
+
 def _check_counters(picture: _Picture) -> Iterator[Finding]:
     counters = picture.counters
+    only_spilled = [spill.length for spill in picture.spills.values() if spill.offset < 0]
     used = sum(extent.length for extent, _ in picture.extents if extent.file == ARENA_FILE)
     warm = sum(end - start for start, end in picture.free[keys.WARM])
     transit = sum(end - start for start, end, _, _ in picture.transits)
@@ -151,6 +235,9 @@ def _check_counters(picture: _Picture) -> Iterator[Finding]:
         "objects": len(picture.sealed),
         "pending": len(picture.pending),
         "dying": len(picture.dying),
+        "spilled_bytes": sum(only_spilled),
+        "doomed": picture.doomed,
+        "waiting": picture.waiting,
         "dying_bytes": sum(extent.length for _, record in picture.dying for extent in record.extents),
     }
     for name, fact in facts.items():

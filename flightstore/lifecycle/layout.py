@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from flightstore import config
 from flightstore.catalog import keys
 from flightstore.catalog.environment import LOCK_FILE_BYTES, create_catalog
+from flightstore.catalog.records import encode_record
 from flightstore.catalog.transaction import Counters
 from flightstore.errors import InvalidArgument, NotAStore, StoreAccessDenied, StoreDamaged, StoreFull
 from flightstore.memory import cgroup, kernel
@@ -214,7 +215,7 @@ def _make_files(path: str, arena_bytes: int, catalog_bytes: int, mode: int) -> N
     create_arena(os.path.join(path, "arena"), arena_bytes, mode)
     klass, end = size_class(arena_bytes), arena_bytes.to_bytes(8, "big")
     first = {
-        keys.COUNTERS: Counters.initial(),
+        keys.COUNTERS: encode_record(Counters()),
         keys.COLD + end: bytes(8),
         keys.COLD.lower() + klass.to_bytes(2, "big") + end: b"",
     }

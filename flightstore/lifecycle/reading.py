@@ -28,6 +28,7 @@ from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import FlightStoreError, GetTimeout, ObjectNotFound
 from flightstore.lifecycle import freeing
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.scopes import is_visible
 from flightstore.memory.control import Control
 from flightstore.memory.leases import Lease
 from flightstore.objects.base import Handle, StoreView
@@ -51,8 +52,17 @@ _EMPTY = pa.py_buffer(b"")
 Acquired = tuple[ObjectID, ObjectRecord, Lease]
 
 
-def lookup(conn: Connection, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
-    """(id, encoded record) of a sealed object, or None."""
+def lookup(conn: Connection, session: int, ref: Ref) -> tuple[bytes, ObjectRecord] | None:
+    """(id, record) of a visible object, or None."""
+    found = _find(conn, session, ref)
+    if found is None:
+        return None
+    record = decode_record(found[1])
+    return (found[0], record) if is_visible(conn, conn.catalog.get, session, record) else None
+
+
+def _find(conn: Connection, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
+    """(id, encoded record) of a sealed object, visible or not; or None."""
     if isinstance(ref, ObjectID):
         raw = conn.catalog.get(keys.object_key(session, ref))
         return None if raw is None else (ref, raw)
@@ -72,8 +82,9 @@ def acquire(conn: Connection, session: int, ref: Ref) -> Acquired | None:
     """
     if conn.leases.frozen:
         conn.thaw_if_possible()
+    get = conn.catalog.get
     for _ in range(_ROUNDS):
-        found = lookup(conn, session, ref)
+        found = _find(conn, session, ref)
         if found is None:
             return None
         object_id, raw = found
@@ -81,8 +92,10 @@ def acquire(conn: Connection, session: int, ref: Ref) -> Acquired | None:
         if record.flags & FLAG_PROBING:
             break
         lease = Lease(conn.leases, record.serial)
-        again = conn.catalog.get(keys.object_key(session, object_id))
-        if again == raw:
+        if get(keys.object_key(session, object_id)) == raw:
+            if (session or record.batch) and not is_visible(conn, get, session, record):
+                return None
+            conn.control.touch(record.serial)
             return ObjectID(object_id), record, lease
     return conn.write(lambda tx: _acquire_locked(conn, tx, session, ref))
 
@@ -91,10 +104,11 @@ def _acquire_locked(conn: Connection, tx: WriteTransaction, session: int, ref: R
     """`acquire` under the writers' lock: what is found stays. A mark found here was left by a dead prober."""
     object_id = freeing.resolve(tx, session, ref)
     record = tx.sealed(session, object_id) if object_id is not None else None
-    if object_id is None or record is None:
+    if object_id is None or record is None or not is_visible(conn, tx.txn.get, session, record):
         return None
     if record.flags & FLAG_PROBING:
         record = freeing.unmark(tx, session, object_id, record)
+    conn.control.touch(record.serial)
     return ObjectID(object_id), record, Lease(conn.leases, record.serial)
 
 
@@ -107,6 +121,9 @@ def acquire_many(conn: Connection, session: int, refs: Sequence[Ref]) -> list[Ac
             break
         leases = [Lease(conn.leases, record.serial) if record else None for record in records]
         if _lookup_all(conn, session, refs) == first:
+            for record in records:
+                if record:
+                    conn.control.touch(record.serial)
             return [
                 (ObjectID(found[0]), record, lease) if found and record and lease else None
                 for found, record, lease in zip(first, records, leases, strict=True)
@@ -116,22 +133,25 @@ def acquire_many(conn: Connection, session: int, refs: Sequence[Ref]) -> list[Ac
 
 
 def _lookup_all(conn: Connection, session: int, refs: Sequence[Ref]) -> list[tuple[bytes, bytes] | None]:
+    """(id, encoded record) of each visible object, as of one moment."""
     catalog = conn.catalog
     with catalog.gate:
         txn = catalog.begin()
         try:
-            return [_lookup_in(txn, session, ref) for ref in refs]
+            return [_lookup_in(conn, txn, session, ref) for ref in refs]
         finally:
             txn.abort()
 
 
-def _lookup_in(txn: Any, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
+def _lookup_in(conn: Connection, txn: Any, session: int, ref: Ref) -> tuple[bytes, bytes] | None:
     get = txn.get
     object_id: bytes | None = ref if isinstance(ref, ObjectID) else get(keys.name_key(session, ref))
     if object_id is None:
         return None
     raw = get(keys.object_key(session, object_id))
-    return None if raw is None else (object_id, raw)
+    if raw is None or not is_visible(conn, get, session, decode_record(raw)):
+        return None
+    return object_id, raw
 
 
 def handle_for(conn: Connection, view: StoreView, acquired: Acquired) -> Handle:

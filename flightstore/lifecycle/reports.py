@@ -13,7 +13,7 @@ from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
 from flightstore.catalog.records import ObjectRecord, decode_record, unfolded
 from flightstore.catalog.space import FreeSpace
-from flightstore.catalog.transaction import Counters
+from flightstore.catalog.transaction import Counters, decode_counters
 from flightstore.lifecycle import reading
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import kernel
@@ -114,7 +114,7 @@ def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:
     with catalog.gate:
         txn = catalog.begin()
         try:
-            counters = Counters(txn.get(keys.COUNTERS))
+            counters = decode_counters(txn.get(keys.COUNTERS))
             largest = FreeSpace(txn, keys.WARM, size_class).largest_bytes()
             prefixes = (keys.OBJECT, keys.PENDING, keys.DYING)
             records = [

@@ -246,7 +246,7 @@ def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: in
     extent = None
     payload = new.payload
     if payload.size_bytes:
-        extent = extents.take(tx, payload.size_bytes, looks=looks)
+        extent = extents.take(tx, payload.size_bytes, session=new.session, looks=looks)
         if extent is None:
             raise _NoRoom
         copy_pieces(conn.arena.write_address + extent.offset, extent.length, payload.pieces)
@@ -260,9 +260,8 @@ def _sharing(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> Obje
     """
     if not new.shared and not new.members:
         return record
-    for extent in new.shared:
-        tx.share_extent(extent)
-    return msgspec.structs.replace(record, extents=(*record.extents, *new.shared), members=new.members)
+    shared = [tx.share_extent(extent) for extent in new.shared]
+    return msgspec.structs.replace(record, extents=(*record.extents, *shared), members=new.members)
 
 
 def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
@@ -298,7 +297,7 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
     def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
         _refuse_taken(tx, new.session, new.id)
-        extent = extents.take(tx, max(new.payload.size_bytes, 1), align, looks=looks)
+        extent = extents.take(tx, max(new.payload.size_bytes, 1), align, session=new.session, looks=looks)
         if extent is None:
             raise _NoRoom
         new.serial = tx.next_serial()

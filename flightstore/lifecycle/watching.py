@@ -14,7 +14,7 @@ from typing import Any
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
 from flightstore.catalog.records import Extent, ObjectRecord, decode_record, unfolded
-from flightstore.catalog.transaction import Counters
+from flightstore.catalog.transaction import decode_counters
 from flightstore.lifecycle import reports
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import kernel
@@ -127,7 +127,7 @@ def _snapshot(conn: Connection) -> tuple[int, list[tuple[bytes, ObjectRecord]]]:
     with catalog.gate:
         txn = catalog.begin()
         try:
-            counters = Counters(txn.get(keys.COUNTERS))
+            counters = decode_counters(txn.get(keys.COUNTERS))
             items = (item for letter in _STATES for item in scan(txn, letter))
             return counters.next_serial, [(key, unfolded(decode_record(raw), txn.get)) for key, raw in items]
         finally:

@@ -143,6 +143,10 @@ class Clients:
         """Whether the client's process lives."""
         return _alive(os.path.join(self.directory, name))
 
+    def lives(self, client: int) -> bool:
+        """Whether the client of that id is connected, and its process lives."""
+        return self.alive(f"{client:016x}")
+
     def infos(self) -> list[ClientInfo]:
         """All clients."""
         return [self._info(name) for name in self.names()]

@@ -1,12 +1,14 @@
-"""The control file: two pages that every client maps, and the first thing a client reads.
+"""The control file: some pages that every client maps, and the first thing a client reads.
 
 Page 0 holds the store's identity (fixed when the store is made, checksummed), the writers' lock and the usage
-figures; page 1 the bell words. The bytes are specified in docs/format.md; never move or renumber a field.
+figures; page 1 the bell words; the pages behind them when objects were last got. The bytes are specified in
+docs/format.md; never move or renumber a field.
 
 Invariants: identity never changes. Everything else is written only by the holder of the writers' lock, with
-single aligned stores, so that it can be read without a lock. The usage figures repeat what the catalog says,
-for readers that will not open it; a writer that dies before it wrote them leaves them one transaction behind,
-until the next one.
+single aligned stores, so that it can be read without a lock. (But for the times of access: readers write
+those, for the choice of what to evict; a value that is lost, or another object's, does no harm.) The usage
+figures repeat what the catalog says, for readers that will not open it; a writer that dies before it wrote
+them leaves them one transaction behind, until the next one.
 """
 
 from __future__ import annotations
@@ -35,9 +37,12 @@ __all__ = [
 ]
 
 MAGIC = b"FLTSTORE"
-FORMAT_VERSION = 1
-CONTROL_BYTES = 8192
+FORMAT_VERSION = 2
 BELL_WORDS = 64
+ACCESS_AT = 8192
+ACCESS_WORDS = 1 << 15
+"""One for every serial modulo their number: objects beyond so many share words."""
+CONTROL_BYTES = ACCESS_AT + 8 * ACCESS_WORDS
 
 _IDENTITY = struct.Struct("<8sII6Q16s")  # at 0: magic, version, bytes of this struct, the fields of Identity
 _CHECKSUM_AT = _IDENTITY.size
@@ -47,6 +52,9 @@ _DESTROYED_AT = 2048
 _BELL_AT = 4096
 _BELL_STEP = 64  # one word to a cache line
 _ROOM_AT = 2112  # rung whenever memory may have become available
+_EVENT_AT = 2176  # rung whenever the log has grown
+
+_ACCESS_WORD = ACCESS_AT // 8
 
 assert _MUTEX_AT + MUTEX_BYTES <= _USAGE_AT
 
@@ -166,6 +174,17 @@ class Control:
 
     ROOM_BELL = _ROOM_AT // 4
     """The bell that is rung when memory may have become available."""
+
+    EVENT_BELL = _EVENT_AT // 4
+    """The bell that is rung when there is a new event."""
+
+    def touch(self, serial: int) -> None:
+        """Note that the object is got at this moment."""
+        self._words[_ACCESS_WORD + serial % ACCESS_WORDS] = time.monotonic_ns()
+
+    def last_access(self, serial: int) -> int:
+        """When the object was last got, or one that shares its word: monotonic ns; 0 for never."""
+        return self._words[_ACCESS_WORD + serial % ACCESS_WORDS]
 
     def bell(self, bell: int) -> int:
         """The bell's count; read it before looking for what you will wait for."""

@@ -21,7 +21,7 @@ from typing import Any
 import flightstore
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
-from flightstore.catalog.transaction import WriteTransaction
+from flightstore.catalog.transaction import Counters, WriteTransaction
 from flightstore.memory.allocator import size_class
 from flightstore.store import Store
 from flightstore.testing.killpoints import Outcome
@@ -199,9 +199,7 @@ def _reset(store: Store) -> None:
         klass = size_class(conn.arena.arena_bytes).to_bytes(2, "big")
         tx.txn.put(keys.COLD + end, bytes(8))
         tx.txn.put(keys.COLD.lower() + klass + end, b"")
-        for counter in tx.counters.__slots__:
-            if counter != "next_serial":
-                setattr(tx.counters, counter, 0)
+        tx.counters = Counters(next_serial=tx.counters.next_serial)
 
     def both_steps() -> None:
         conn.transact(work)

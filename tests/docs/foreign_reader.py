@@ -31,9 +31,9 @@ Found = tuple[bytes, bytes]  # object key, record
 
 def read_identity(control: mmap.mmap) -> dict[str, int]:
     """Step 1 of connecting: the checked identity."""
-    assert len(control) == 8192
+    assert len(control) == 270336
     magic, version, nbytes = struct.unpack_from("<8sII", control, 0)
-    assert (magic, version, nbytes) == (b"FLTSTORE", 1, 80)
+    assert (magic, version, nbytes) == (b"FLTSTORE", 2, 80)
     assert struct.unpack_from("<I", control, 80)[0] == zlib.crc32(control[:80])
     assert struct.unpack_from("<Q", control, 2048)[0] == 0, "destroyed"
     names = ("capacity_bytes", "arena_bytes", "catalog_bytes", "pid_namespace")
@@ -103,11 +103,11 @@ def get(catalog: lmdb.Environment, words: memoryview, name: str) -> list[Any]:
 
 def lists_of(catalog: lmdb.Environment, record: list[Any]) -> tuple[list[Any], list[Any]]:
     """All extents and members of an object, of a folded one too."""
-    if not record[20]:
-        return list(record[2]), list(record[15])
+    if not record[19]:
+        return list(record[2]), list(record[16])
     with catalog.begin() as txn:
         serial = record[0].to_bytes(8, "big")
-        raw = [txn.get(b"L" + serial + number.to_bytes(2, "big")) for number in range(record[20])]
+        raw = [txn.get(b"L" + serial + number.to_bytes(2, "big")) for number in range(record[19])]
     parts = [msgspec.msgpack.decode(part or b"") for part in raw]
     return [extent for part in parts for extent in part[0]], [member for part in parts for member in part[1]]
 
@@ -157,7 +157,7 @@ def main() -> None:
     )
     with catalog.begin() as txn:
         assert txn.get(b"F") == b"\0\0\0\1"
-        counters = struct.unpack("<9Q", txn.get(b"M") or b"")
+        counters = msgspec.msgpack.decode(txn.get(b"M") or b"")
     assert struct.unpack_from("<5Q", control, 1024) == (*counters[1:6],)
     register_membarrier()
     client_file, words = make_client_file(store)

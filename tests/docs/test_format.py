@@ -22,7 +22,7 @@ import pytest
 from pages import ROOT, table_after, tables
 
 import flightstore as fs
-from flightstore.catalog import keys, transaction
+from flightstore.catalog import keys, scopes, transaction
 from flightstore.catalog.records import Continuation, ObjectRecord
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.layout import RESERVE_FILE, UNFINISHED
@@ -91,7 +91,9 @@ def test_the_other_words_of_control() -> None:
     assert page["destroyed"] == (control._DESTROYED_AT, 8)
     assert page["room_bell"] == (control._ROOM_AT, 4)
     assert page["bells"] == (control._BELL_AT, control.BELL_WORDS * control._BELL_STEP)
-    assert sum(page["bells"]) == control.CONTROL_BYTES
+    assert page["event_bell"] == (control._EVENT_AT, 4)
+    assert page["access"] == (control.ACCESS_AT, 8 * control.ACCESS_WORDS)
+    assert sum(page["access"]) == control.CONTROL_BYTES
 
 
 def test_client_files() -> None:
@@ -114,10 +116,8 @@ def test_letters_of_the_catalog() -> None:
 
 def test_counters() -> None:
     rows = table_after(PAGE, "**Counters**")
-    numbered = transaction.Counters(struct.pack("<9Q", *range(9)))
-    assert {row["counter"]: int(row["position"]) for row in rows} == {
-        name: getattr(numbered, name) for name in transaction.Counters.__slots__
-    }
+    assert [row["position"] for row in rows] == [str(i) for i in range(len(rows))]
+    assert tuple(row["counter"] for row in rows) == transaction.Counters.__struct_fields__
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,11 @@ def test_counters() -> None:
         ("Segment:", Segment),
         ("ColumnRun:", ColumnRun),
         ("Continuation:", Continuation),
+        ("SessionRecord:", scopes.SessionRecord),
+        ("BatchRecord:", scopes.BatchRecord),
+        ("SpillRecord:", scopes.SpillRecord),
+        ("EventRecord:", scopes.EventRecord),
+        ("WaiterRecord:", scopes.WaiterRecord),
         ("TensorLayout:", TensorLayout),
         ("BlobLayout:", BlobLayout),
         ("PyObjectLayout:", PyObjectLayout),
@@ -183,7 +188,7 @@ def test_keys_of_a_store_are_as_long_as_the_page_says(store_dir: Path) -> None:
             lengths.setdefault(key[:1], set()).add((len(key) - 1, len(value)))
         builder.abort()
         held.release()
-    fixed = {b"F": {(0, 4)}, b"M": {(0, 72)}, b"E": {(10, 16)}, b"W": {(8, 8)}, b"C": {(8, 8)}}
+    fixed = {b"F": {(0, 4)}, b"E": {(10, 28)}, b"W": {(8, 8)}, b"C": {(8, 8)}}
     fixed |= {b"w": {(10, 0)}, b"c": {(10, 0)}}
     assert {letter: lengths[letter] for letter in fixed} == fixed
     assert {key for key, _ in lengths[b"N"]} == {4 + 400 + 1 + 32}
