@@ -51,6 +51,11 @@ def configured_capacity() -> int | None:
     return parse_bytes(text) if text else None
 
 
+def configured_spill() -> str | None:
+    """FLIGHTSTORE_SPILL, if it is set: where a new store spills to."""
+    return os.environ.get("FLIGHTSTORE_SPILL") or None
+
+
 def catalog_bytes_for(capacity_bytes: int) -> int:
     """Size of the catalog of a store of that capacity; reserved in memory when the store is made."""
     wanted = min(max(capacity_bytes // _CATALOG_SHARE, _MIN_CATALOG_BYTES), _MAX_CATALOG_BYTES)

@@ -15,6 +15,7 @@ from flightstore.errors import InvalidArgument
 __all__ = [
     "ColumnConversion",
     "ConversionReport",
+    "EvictionCandidate",
     "Holder",
     "ObjectID",
     "ObjectInfo",
@@ -97,6 +98,28 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EvictionCandidate:
+    """An object that may have to give its memory back, as an eviction policy sees it."""
+
+    id: ObjectID
+    """Its id."""
+    session: int
+    """Number of its session; 0 for the store's own objects."""
+    name: str | None
+    """Its name, if it has one."""
+    nbytes: int
+    """Bytes of memory that it uses, shared ones included."""
+    created_ns: int
+    """When it was created, since 1970."""
+    last_access_ns: int
+    """When it was last got, on the monotonic clock; 0 for never."""
+    freed: bool
+    """Whether ``free`` marked it."""
+    evictable: bool
+    """Whether it may be dropped; else it can only be spilled."""
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """One process that holds references on an object."""
 
@@ -126,6 +149,12 @@ class StoreStats:
     """Bytes of objects that have at least one user reference."""
     pinned_bytes: int
     """Bytes of pinned objects."""
+    evictable_bytes: int
+    """What evicting everything that may be evicted would free."""
+    spillable_bytes: int
+    """What spilling everything that may be spilled would free; 0 while spilling is off."""
+    spilled_bytes: int
+    """Bytes of objects that are in spill files only."""
     largest_hole_bytes: int
     """Largest allocation that would succeed without eviction or spilling."""
     objects: int

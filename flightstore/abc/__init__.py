@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flightstore.abc.building import BlobBuilder, TableBuilder
 from flightstore.abc.composing import AbstractComposing
+from flightstore.abc.keeping import AbstractKeeping
 from flightstore.objects.base import Object
 from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AbstractComposing", "AbstractStore", "BlobBuilder", "TableBuilder"]
+__all__ = ["AbstractComposing", "AbstractKeeping", "AbstractStore", "BlobBuilder", "TableBuilder"]
 
 
-class AbstractStore(AbstractComposing):
+class AbstractStore(AbstractComposing, AbstractKeeping):
     """A store of immutable objects."""
 
     @abstractmethod
@@ -35,6 +36,7 @@ class AbstractStore(AbstractComposing):
         object_id: ObjectID | None = None,
         metadata: Any = None,
         pickle: bool = True,
+        evictable: bool = False,
         timeout: float | None = 0,
     ) -> ObjectID:
         """Store a value; no reader can observe it half-written.
@@ -49,6 +51,7 @@ class AbstractStore(AbstractComposing):
             object_id: The id to use instead of a generated one.
             metadata: Anything msgpack can hold (None, numbers, text, bytes, lists, dicts).
             pickle: False refuses what only pickle could take.
+            evictable: Whether it may be dropped to make room for others (see :meth:`evict`).
             timeout: How long to wait for room, seconds; 0 tries once.
 
         Raises:
@@ -64,6 +67,7 @@ class AbstractStore(AbstractComposing):
         values: Mapping[str, Any] | Iterable[Any],
         *,
         pickle: bool = True,
+        evictable: bool = False,
         timeout: float | None = 0,
     ) -> list[ObjectID]:
         """Store several values (a mapping gives their names); all become visible in one commit, or none."""

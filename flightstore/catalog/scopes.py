@@ -101,11 +101,15 @@ class SpillRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     offset: int = -1
     """Where it lies in the arena; -1 while it is not in memory."""
     location: str = ""
-    """URL of the finished file, or, with `writer`, of the one that is being written; empty for none."""
+    """URL of the storage that its file is in; empty for none. With `writer`, the file is being written."""
+    file: int = 0
+    """Number of the file, which its name is made of; no two attempts at writing have the same."""
     checksum: int = 0
     """CRC-32 of its bytes; known as soon as the file is finished."""
     writer: int = 0
     """Client that is writing the file at this moment."""
+    session: int = 0
+    """Whose quota its memory counts against."""
     dropping: bool = False
     """Somebody is about to give the memory up and looks for readers; who must use it waits."""
 

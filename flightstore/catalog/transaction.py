@@ -382,14 +382,48 @@ class WriteTransaction:
         self.counters.spilled_bytes += (record.length if record.offset < 0 else 0) - was
         self.txn.put(keys.spill_key(number), encode_record(record))
 
+    def next_spill(self) -> int:
+        """A number that no spill record or spill file had or will have."""
+        number: int = self.counters.next_spill
+        self.counters.next_spill = number + 1
+        return number
+
+    def adopt_extent(self, arena: Extent, number: int) -> Extent:
+        """An extent of the arena goes over to a new spill record, and its users to the extent returned; the
+        caller lists that in their records.
+        """
+        use = self._known_use(arena)
+        spilled = spilled_extent(number, use.length)
+        self.put_spill(number, SpillRecord(use.length, arena.offset, session=use.session))
+        self._put_use(spilled, ExtentUse(use.length, use.users))
+        self._put_use(arena, use._replace(users=1, spill=number))
+        return spilled
+
+    def keep_in_arena(self, number: int, record: SpillRecord, offset: int) -> SpillRecord:
+        """A spilled extent is in memory again, in an extent that is allocated already; returns its record."""
+        arena = Extent(ARENA_FILE, offset, record.length)
+        self._put_use(arena, self._known_use(arena)._replace(users=1, spill=number))
+        record = msgspec.structs.replace(record, offset=offset)
+        self.put_spill(number, record)
+        return record
+
+    def put_doomed(self, file: int, location: str) -> None:
+        """Record a spill file that is to be removed."""
+        self.txn.put(keys.doomed_key(file), location.encode())
+        self.counters.doomed += 1
+
+    def drop_doomed(self, file: int) -> None:
+        """A spill file has been removed."""
+        if self.txn.delete(keys.doomed_key(file)):
+            self.counters.doomed -= 1
+
     def _drop_spill(self, number: int) -> Extent | None:
         """Nobody lists the extent any more: forget it, and doom its file; returns as `drop_extent`."""
         record = self.spill(number)
         assert record is not None
         self.txn.delete(keys.spill_key(number))
         if record.location:
-            self.txn.put(keys.doomed_key(number), record.location.encode())
-            self.counters.doomed += 1
+            self.put_doomed(record.file, record.location)
         if record.offset >= 0:
             return self.drop_extent(Extent(ARENA_FILE, record.offset, record.length))
         self.counters.spilled_bytes -= record.length

@@ -24,7 +24,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -90,6 +90,12 @@ class Connection:
         """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
         self.moving: dict[int, list[int]] = {}
         """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
+        self.spilling: dict[int, object] = {}
+        """Numbers of spill files that a thread of this process is writing; see lifecycle.spilling."""
+        self.policies: dict[int, Any] = {}
+        """Eviction policies that this process uses, by session; see lifecycle.choosing."""
+        self.verified_spills: dict[int, tuple[int, int]] = {}
+        """Spill files whose checksum this process has compared: number, and inode and time of change."""
         self.events_kept = max(identity.catalog_bytes >> _EVENT_SHARE, _LEAST_EVENTS)
         """How many events the log holds."""
         self.counters: Counters | None = None
@@ -429,6 +435,7 @@ class Connection:
         self.clients.reset_after_fork()
         self.abandoned.clear()
         self.moving.clear()
+        self.spilling.clear()
         self.leases.adopt(childs_file)
         self._client = childs_file.client if childs_file else 0
         if childs_file is None:

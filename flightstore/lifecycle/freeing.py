@@ -87,7 +87,7 @@ def release_name(tx: WriteTransaction, session: int, name: str, new_id: bytes) -
         tx.retire(session, old_id, record)
         return
     others = tuple(other for other in record.names if other != name)
-    flags = record.flags if others or not record.used_by else record.flags | FLAG_LEFT
+    flags = record.flags if others else record.flags | FLAG_LEFT
     tx.rewrite_sealed(session, old_id, msgspec.structs.replace(record, names=others, flags=flags))
 
 

@@ -45,8 +45,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 _OUR_FILES = frozenset({"control", UNFINISHED, "arena", "catalog", "clients", "new", RESERVE_FILE})
 
 
-def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None:
-    """Make the store unless it exists. Safe for any number of processes at once, and for their deaths.
+def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> bool:
+    """Make the store unless it exists; whether this call found none. Safe for any number of processes at
+    once, and for their deaths.
 
     Raises:
         NotAStore: it does not exist and `create` is False, or the directory holds something else.
@@ -54,12 +55,13 @@ def ensure_store(path: str, capacity_bytes: int | None, *, create: bool) -> None
         StoreAccessDenied: no permission.
     """
     if _is_made(path):
-        return
+        return False
     if not create:
         raise NotAStore(f"there is no store at {path}", hint="connect without create=False to make one")
     try:
         while not _made(path, capacity_bytes):
             pass
+        return True
     except FileExistsError as error:
         raise NotAStore(f"{path} is a file, not a directory", hint="name a directory") from error
     except NotADirectoryError as error:

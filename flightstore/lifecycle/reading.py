@@ -25,7 +25,7 @@ from flightstore.catalog.records import (
     unfolded,
 )
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import FlightStoreError, GetTimeout, ObjectNotFound
+from flightstore.errors import GetTimeout, ObjectNotFound
 from flightstore.lifecycle import freeing
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.scopes import is_visible
@@ -42,6 +42,7 @@ __all__ = [
     "handle_for",
     "lookup",
     "not_found",
+    "payload_of",
     "wait_among",
     "wait_for",
 ]
@@ -169,11 +170,19 @@ def handle_for(conn: Connection, view: StoreView, acquired: Acquired) -> Handle:
     return Handle(view, object_id, record, lease, payload, others)
 
 
+def payload_of(conn: Connection, acquired: Acquired) -> pa.Buffer:
+    """The first extent of a leased object that has one; the buffer keeps the lease."""
+    object_id, record, lease = acquired
+    return _mapped(conn, object_id, record.extents[0], lease)
+
+
 def _mapped(conn: Connection, object_id: ObjectID, extent: Extent, lease: Lease) -> pa.Buffer:
     file, offset, length = extent
-    if file != ARENA_FILE:
-        raise FlightStoreError(f"{object_id} lies in file {file}, which this version does not know")
-    return pa.foreign_buffer(conn.arena.address + offset, length, lease)
+    if file == ARENA_FILE:
+        return pa.foreign_buffer(conn.arena.address + offset, length, lease)
+    from flightstore.lifecycle import restoring  # needs what only writers need
+
+    return restoring.buffer_of(conn, object_id, extent, lease)
 
 
 # --- waiting ---

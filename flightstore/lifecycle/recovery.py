@@ -18,7 +18,7 @@ from __future__ import annotations
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_PROBING, decode_record
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.lifecycle import extents, freeing, layout
+from flightstore.lifecycle import extents, freeing, layout, spilling
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory.clients import client_id
 from flightstore.types import RecoverReport
@@ -41,7 +41,7 @@ def recover(conn: Connection, *, thorough: bool = True) -> RecoverReport:
     _return_ranges(conn, ranges)
     conn.exclusive(lambda: _remove_clients(conn, dead))
     objects, freed = freeing.sweep(conn)
-    removed = conn.clients.remove_unfinished()
+    removed = conn.clients.remove_unfinished() + spilling.remove_doomed(conn)
     _restore_reserve(conn)
     return RecoverReport(
         dead_clients=len(dead),
@@ -68,7 +68,8 @@ def _disown(
             session, object_id = int.from_bytes(key[1:5], "big"), key[5:]
             aborted += tx.abort_pending(session, object_id)
     ranges = [transit for transit in tx.transits() if _is_left_over(conn, transit, living)]
-    return aborted, _unmark_all(tx) if unmark else 0, ranges
+    repaired = spilling.undo_left(conn, tx, living, unmark=unmark)
+    return aborted, (_unmark_all(tx) if unmark else 0) + repaired, ranges
 
 
 def _is_left_over(conn: Connection, transit: _Transit, living: set[int]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fnmatch
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from flightstore.catalog.environment import scan
 from flightstore.catalog.records import ObjectRecord, decode_record, unfolded
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters, decode_counters
-from flightstore.lifecycle import reading
+from flightstore.lifecycle import eviction, pressure, reading, spilling
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import kernel
 from flightstore.memory.allocator import size_class
@@ -50,7 +49,7 @@ def _long_metadata(conn: Connection, session: int, object_id: bytes, record: Obj
     if acquired is None or acquired[1].serial != record.serial or record.metadata_at is None:
         return b""
     at, length = record.metadata_at
-    return ctypes.string_at(conn.arena.address + record.extents[0].offset + at, length)
+    return bytes(memoryview(reading.payload_of(conn, acquired))[at : at + length])
 
 
 def list_objects(conn: Connection, session: int, pattern: str | None) -> list[ObjectInfo]:
@@ -78,6 +77,8 @@ def usage(conn: Connection) -> StoreStats:
     """Usage of the whole store."""
     counters, largest, records = _snapshot(conn)
     counts = conn.clients.counts()
+    usage = eviction.read_usage(conn)
+    can_spill = spilling.spill_url(conn) is not None
     return StoreStats(
         path=conn.path,
         capacity_bytes=conn.capacity_bytes,
@@ -86,6 +87,9 @@ def usage(conn: Connection) -> StoreStats:
         backed_bytes=counters.backed_bytes,
         leased_bytes=_bytes_of(record for record in records if counts[record.serial]),
         pinned_bytes=_bytes_of(record for record in records if record.pins),
+        evictable_bytes=pressure.evictable_bytes(usage),
+        spillable_bytes=pressure.spillable_bytes(usage) if can_spill else 0,
+        spilled_bytes=counters.spilled_bytes,
         largest_hole_bytes=max(largest, _growable(conn, counters)),
         objects=counters.objects,
         pending=counters.pending,

@@ -8,7 +8,8 @@ that readers or writers wait for:
 2. back fresh addresses with memory, while the capacity allows;
 3. give the memory of unsuitable warm ranges back to the system, so that fresh addresses can have it;
 4. reclaim what dead clients left;
-5. wait until somebody frees something, as long as the caller allows;
+5. evict what may be dropped, and only when that is not enough, spill (lifecycle.pressure);
+6. wait until somebody frees something, as long as the caller allows;
 and then says StoreFull, with numbers.
 
 A range whose backing is being changed is *in transit*: recorded with its client, and used by nobody. If the
@@ -24,20 +25,28 @@ import time
 from collections.abc import Iterator
 
 from flightstore.catalog.transaction import GROWING, PUNCHING, WriteTransaction
-from flightstore.errors import StoreFull
-from flightstore.lifecycle import extents, freeing, recovery, reports
+from flightstore.errors import SpillFailed, StoreFull
+from flightstore.lifecycle import extents, freeing, pressure, recovery, reports
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.pressure import Effort
 from flightstore.memory import allocator, cgroup
 from flightstore.memory.control import Control
 
-__all__ = ["make_room", "store_full"]
+__all__ = ["grow", "make_room", "store_full"]
 
 _MIN_STEP, _MAX_STEP = 256 << 10, 64 << 20
 _STEPS_PER_STORE = 64
 _POLL_S = 0.05  # leases are given back without a bell: look again this often while waiting for room
 
 
-def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None, patience: float) -> bool:
+def make_room(
+    conn: Connection,
+    nbytes: int,
+    align: int,
+    deadline: float | None,
+    patience: float,
+    effort: Effort,
+) -> bool:
     """Make it likely that `take` succeeds; the caller tries again until it does.
 
     Args:
@@ -47,26 +56,34 @@ def make_room(conn: Connection, nbytes: int, align: int, deadline: float | None,
         deadline: When (monotonic seconds) to stop waiting for others to free something; None never stops.
         patience: When to stop waiting, whatever the deadline, for others who are changing what backs a range:
             that takes milliseconds, unless they were stopped in the middle of it.
+        effort: On whose behalf, and how far it may go.
 
     Returns:
         Whether the next try should look at every range (``take(..., looks=None)``): only that finds it.
 
     Raises:
-        StoreFull: there is no room, and waiting is over.
+        StoreFull: there is no room, and waiting is over; SpillFailed where only spilling could have helped.
     """
     if nbytes > conn.capacity_bytes:
         raise store_full(conn, nbytes)
     stay = conn.leases.stay()  # what is in transit lives as long as its client file
     try:
-        return _make_room(conn, nbytes, align, deadline, patience)
+        return _make_room(conn, nbytes, align, deadline, patience, effort)
     finally:
         del stay
 
 
-def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None, patience: float) -> bool:
+def _make_room(
+    conn: Connection,
+    nbytes: int,
+    align: int,
+    deadline: float | None,
+    patience: float,
+    effort: Effort,
+) -> bool:
     if freeing.sweep(conn)[1] and _fits(conn, nbytes, align):
         return False
-    refusal: _NotBacked | None = None
+    refusal: _NotBacked | SpillFailed | None = None
     try:
         if _grow(conn, nbytes, align) or _punch_and_grow(conn, nbytes, align):
             return False
@@ -78,6 +95,11 @@ def _make_room(conn: Connection, nbytes: int, align: int, deadline: float | None
         return False
     if _fits(conn, nbytes, align, looks=None):
         return True
+    try:
+        if pressure.relieve(conn, nbytes, effort):
+            return False
+    except SpillFailed as error:
+        refusal = error
     _wait_for_room(conn, nbytes, align, deadline, patience, refusal)
     return False
 
@@ -111,6 +133,14 @@ def _plan(
         step_bytes=step_bytes,
         align=align,
     )
+
+
+def grow(conn: Connection, nbytes: int) -> bool:
+    """Back fresh addresses for somebody who may not make room otherwise; False where there are none."""
+    try:
+        return _grow(conn, nbytes, allocator.UNIT)
+    except _NotBacked:
+        return False
 
 
 def _grow(conn: Connection, nbytes: int, align: int) -> bool:
@@ -298,29 +328,28 @@ def _wait_for_room(
     align: int,
     deadline: float | None,
     patience: float,
-    refusal: _NotBacked | None,
+    refusal: _NotBacked | SpillFailed | None,
 ) -> None:
     """Sleep until something may have become free, a moment at most; or give up."""
     now = time.monotonic()
     seen = conn.control.bell(Control.ROOM_BELL)
     if deadline is not None and now >= deadline:
         # Others may have changed the picture between our steps: what counts is one moment's.
-        if now >= patience or conn.write(lambda tx: _is_full(conn, tx, nbytes, align, refusal)):
-            raise _explained(store_full(conn, nbytes), refusal) from refusal
+        refused = isinstance(refusal, _NotBacked)
+        if now >= patience or conn.write(lambda tx: _is_full(conn, tx, nbytes, align, refused)):
+            raise _explained(conn, nbytes, refusal) from refusal
         deadline = patience
     left = _POLL_S if deadline is None else deadline - now
     conn.control.sleep(Control.ROOM_BELL, seen, min(_POLL_S, left))
 
 
-def _is_full(
-    conn: Connection, tx: WriteTransaction, nbytes: int, align: int, refusal: _NotBacked | None
-) -> bool:
+def _is_full(conn: Connection, tx: WriteTransaction, nbytes: int, align: int, refused: bool) -> bool:
     """Whether nothing that we could do at this moment would make room."""
     if tx.transits():
         return False  # somebody is changing the backing of a range: room may come of it at once
     if allocator.allocate(tx.warm, nbytes, align=align, looks=None) is not None:
         return False
-    return _plan_punch(conn, tx, nbytes, align, refused=refusal is not None) is None
+    return _plan_punch(conn, tx, nbytes, align, refused=refused) is None
 
 
 def _check_cgroup(nbytes: int) -> None:
@@ -339,27 +368,30 @@ def _file_system_full(conn: Connection, growth: int) -> _NotBacked:
     return error
 
 
-def _explained(error: StoreFull, refusal: _NotBacked | None) -> StoreFull:
-    """The same error, with the system's reason."""
+def _explained(conn: Connection, nbytes: int, refusal: _NotBacked | SpillFailed | None) -> StoreFull:
+    """The error for a request that found no room, with the reason that the system or a storage gave."""
+    error = store_full(conn, nbytes, SpillFailed if isinstance(refusal, SpillFailed) else StoreFull)
     if refusal is not None:
-        error.message += f"; {refusal}"
+        error.message += f"; {refusal.args[0]}"
         error.hint = refusal.hint
     return error
 
 
-def store_full(conn: Connection, nbytes: int) -> StoreFull:
+def store_full(conn: Connection, nbytes: int, kind: type[StoreFull] = StoreFull) -> StoreFull:
     """The error for a request that found no room, with its numbers."""
     stats = reports.usage(conn)
-    error = StoreFull(
+    error = kind(
         f"no room for {nbytes:,} bytes in {conn.path}: capacity {conn.capacity_bytes:,}, "
         f"free {stats.free_bytes:,}, pinned {stats.pinned_bytes:,}, held by readers {stats.leased_bytes:,}, "
-        f"spillable 0, largest hole {stats.largest_hole_bytes:,}",
-        hint="delete objects, release what is held, or use a store of larger capacity",
+        f"evictable {stats.evictable_bytes:,}, spillable {stats.spillable_bytes:,}, "
+        f"largest hole {stats.largest_hole_bytes:,}",
+        hint="delete objects, release what is held, configure a spill storage, or use a larger capacity",
     )
     error.asked_bytes = nbytes
     error.capacity_bytes = conn.capacity_bytes
     error.free_bytes = stats.free_bytes
     error.pinned_bytes = stats.pinned_bytes
     error.leased_bytes = stats.leased_bytes
+    error.spillable_bytes = stats.spillable_bytes
     error.largest_hole_bytes = stats.largest_hole_bytes
     return error

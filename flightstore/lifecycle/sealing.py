@@ -26,6 +26,7 @@ from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import NotStorable, ObjectExists, StoreClosed
 from flightstore.lifecycle import extents, freeing, room
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.pressure import Effort
 from flightstore.memory import allocator, kernel
 from flightstore.memory.control import Control
 from flightstore.memory.copying import copy_pieces
@@ -74,6 +75,10 @@ class NewObject:
     completed_by: tuple[NewObject, Payload, int] | None = None
     """For a table built in place: a pending object whose extent becomes its first when it is sealed, the kind
     and layout that it has then, and its bytes."""
+    flags: int = 0
+    """FLAG_* that it has from the beginning."""
+    may_spill: bool = True
+    """Whether other objects may be spilled to make room for it."""
     hold: bool = False
     """Whether to take a lease on it in the transaction that seals it."""
     held: tuple[ObjectRecord, Lease] | None = field(init=False, default=None)
@@ -99,7 +104,7 @@ class NewObject:
             time.time_ns(),
             os.getpid(),
             conn.client,
-            0,
+            self.flags,
             self.metadata,
             self.metadata_at,
             origin=payload.origin,
@@ -211,7 +216,12 @@ def _seal_all(
             _put_small(conn, tx, new, looks)
 
     needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
-    with_room(conn, work, needed, allocator.UNIT, deadline)
+    with_room(conn, work, needed, allocator.UNIT, deadline, _effort_for([*pending, *small]))
+
+
+def _effort_for(objects: Sequence[NewObject]) -> Effort:
+    """How far to go for objects that are made together."""
+    return Effort(objects[0].session, all(new.may_spill for new in objects))
 
 
 class _NoRoom(Exception):
@@ -224,6 +234,7 @@ def with_room(
     nbytes: int,
     align: int,
     deadline: float | None,
+    effort: Effort,
 ) -> T:
     """Run a transaction that allocates, making room between attempts.
 
@@ -236,7 +247,7 @@ def with_room(
             return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
         except _NoRoom:
             patience = patience or time.monotonic() + conn.busy_timeout_s
-            thorough = room.make_room(conn, nbytes, align, deadline, patience)
+            thorough = room.make_room(conn, nbytes, align, deadline, patience, effort)
             looks = None if thorough else allocator.LOOKS
 
 
@@ -304,7 +315,7 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
+    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline, _effort_for([new]))
 
 
 def seal(conn: Connection, new: NewObject) -> None:

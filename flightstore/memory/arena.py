@@ -100,6 +100,14 @@ class Arena:
         first, end = -(-offset // _POPULATE_BLOCK), (offset + nbytes) // _POPULATE_BLOCK
         return first < end and self._populated.find(0, first, end) >= 0
 
+    def readable(self, offset: int, nbytes: int) -> memoryview:
+        """A range as it is mapped read-only. The caller sees to it that it stays what it is."""
+        return memoryview((ctypes.c_char * nbytes).from_address(self.address + offset)).cast("B").toreadonly()
+
+    def writable(self, offset: int, nbytes: int) -> memoryview:
+        """A range as it is mapped writable, for nobody but this package."""
+        return memoryview((ctypes.c_char * nbytes).from_address(self.write_address + offset)).cast("B")
+
     def reserve(self, offset: int, nbytes: int) -> None:
         """Back a range with memory; its contents are unspecified until written.
 

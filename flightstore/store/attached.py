@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 
 from flightstore.catalog.keys import check_name
 from flightstore.errors import InvalidArgument, StoreClosed
@@ -14,7 +15,7 @@ from flightstore.objects.registry import open_object
 from flightstore.store.view import View
 from flightstore.types import ObjectID, Ref
 
-__all__ = ["Attached", "check_new", "checked", "deadline_of"]
+__all__ = ["Attached", "check_new", "checked", "deadline_of", "listed"]
 
 
 class Attached:
@@ -76,6 +77,11 @@ def checked(ref: Ref) -> Ref:
     if not isinstance(ref, ObjectID):
         check_name(ref)
     return ref
+
+
+def listed(refs: Ref | Iterable[Ref]) -> list[Ref]:
+    """One reference, or several, as a list; refuses what cannot be one."""
+    return [checked(ref) for ref in ([refs] if isinstance(refs, str | bytes) else refs)]
 
 
 def deadline_of(timeout: float | None) -> float | None:

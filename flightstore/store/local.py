@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flightstore import config
 from flightstore.abc import AbstractStore
+from flightstore.catalog.records import FLAG_EVICTABLE
 from flightstore.errors import InvalidArgument
 from flightstore.lifecycle import (
     building,
@@ -20,13 +21,16 @@ from flightstore.lifecycle import (
     recovery,
     reports,
     sealing,
+    spilling,
 )
+from flightstore.lifecycle.choosing import Policy
 from flightstore.lifecycle.registry import connection_for, release_connection
 from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Object
 from flightstore.objects.registry import encode
-from flightstore.store.attached import check_new, checked, deadline_of
+from flightstore.store.attached import check_new, deadline_of, listed
 from flightstore.store.composing import Composing
+from flightstore.store.keeping import Keeping
 from flightstore.store.waiting import in_thread
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
@@ -44,6 +48,8 @@ def connect(
     capacity: int | str | None = None,
     create: bool = True,
     busy_timeout: float | None = None,
+    spill: str | os.PathLike[str] | None = None,
+    policy: str | Policy | None = None,
 ) -> Store:
     """Connect to a store, making it first if it does not exist.
 
@@ -58,6 +64,10 @@ def connect(
         create: False raises NotAStore instead of making a store.
         busy_timeout: Seconds to wait for another process that is writing before StoreBusy is raised; 10 at
             first. The last value given holds for all handles of this process on this store.
+        spill: URL or directory of the storage that objects are spilled to when memory is short, as
+            :meth:`Store.set_spill` sets it, for all clients and for good; None leaves what is set. A new
+            store takes FLIGHTSTORE_SPILL, if that is set.
+        policy: In which order this process evicts and spills; see :meth:`Store.set_policy`.
 
     Raises:
         NotAStore, StoreAccessDenied, StoreDamaged, StoreVersionMismatch, WrongPidNamespace, StoreFull,
@@ -66,7 +76,7 @@ def connect(
     asked = config.parse_bytes(capacity) if capacity is not None else None
     path = os.path.realpath(os.fspath(target) if target is not None else config.default_directory())
     for_new = asked if asked is not None else config.configured_capacity()
-    layout.ensure_store(path, for_new, create=create)
+    is_new = layout.ensure_store(path, for_new, create=create)
     conn = connection_for(path, busy_timeout)
     if asked is not None and layout.rounded_capacity(asked) != conn.capacity_bytes:
         actual = conn.capacity_bytes
@@ -75,10 +85,20 @@ def connect(
             f"the store {path} has a capacity of {actual:,} bytes, not {asked:,}",
             hint="connect without capacity=, or destroy the store and make it anew",
         )
-    return Store(conn)
+    store = Store(conn)
+    try:
+        wanted = os.fspath(spill) if spill is not None else config.configured_spill() if is_new else None
+        if wanted is not None and wanted != store.spill_url:
+            store.set_spill(wanted)
+        if policy is not None:
+            store.set_policy(policy)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
-class Store(Composing, AbstractStore):
+class Store(Composing, Keeping, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 
@@ -96,10 +116,11 @@ class Store(Composing, AbstractStore):
         object_id: ObjectID | None = None,
         metadata: Any = None,
         pickle: bool = True,
+        evictable: bool = False,
         timeout: float | None = 0,
     ) -> ObjectID:
         conn = self._conn
-        new = self._new(value, name, object_id, metadata, pickle)
+        new = self._new(value, name, object_id, metadata, pickle, evictable)
         sealing.put(conn, (new,), deadline_of(timeout))
         return new.id
 
@@ -108,21 +129,31 @@ class Store(Composing, AbstractStore):
         values: Mapping[str, Any] | Iterable[Any],
         *,
         pickle: bool = True,
+        evictable: bool = False,
         timeout: float | None = 0,
     ) -> list[ObjectID]:
         conn = self._conn
         pairs: Iterable[tuple[str | None, Any]]
         pairs = values.items() if isinstance(values, Mapping) else ((None, value) for value in values)
-        objects = [self._new(value, name, None, None, pickle) for name, value in pairs]
+        objects = [self._new(value, name, None, None, pickle, evictable) for name, value in pairs]
         if objects:
             sealing.put(conn, objects, deadline_of(timeout))
         return [new.id for new in objects]
 
     def _new(
-        self, value: Any, name: str | None, object_id: ObjectID | None, metadata: Any, pickle: bool
+        self,
+        value: Any,
+        name: str | None,
+        object_id: ObjectID | None,
+        metadata: Any,
+        pickle: bool,
+        evictable: bool,
     ) -> NewObject:
         check_new(name, object_id)
-        return new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
+        new = new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
+        if evictable:
+            new.flags = FLAG_EVICTABLE
+        return new
 
     # --- building in place ---
 
@@ -136,10 +167,7 @@ class Store(Composing, AbstractStore):
         timeout: float | None = 0,
     ) -> building.Builder:
         conn = self._conn
-        check_new(name, object_id)
-        payload = building.blob_payload(nbytes)
-        new = new_object(self._session, payload, name, object_id, metadata)
-        return building.Builder(conn, new, deadline_of(timeout))
+        return building.Builder(conn, self._blob(nbytes, name, object_id, metadata), deadline_of(timeout))
 
     def create_now(
         self,
@@ -149,7 +177,14 @@ class Store(Composing, AbstractStore):
         object_id: ObjectID | None = None,
         metadata: Any = None,
     ) -> building.Builder:
-        return self.create(nbytes, name, object_id=object_id, metadata=metadata, timeout=0)
+        conn = self._conn
+        new = self._blob(nbytes, name, object_id, metadata)
+        new.may_spill = False
+        return building.Builder(conn, new, deadline_of(0))
+
+    def _blob(self, nbytes: int, name: str | None, object_id: ObjectID | None, metadata: Any) -> NewObject:
+        check_new(name, object_id)
+        return new_object(self._session, building.blob_payload(nbytes), name, object_id, metadata)
 
     def create_table(
         self,
@@ -226,9 +261,8 @@ class Store(Composing, AbstractStore):
     # --- deleting ---
 
     def delete(self, refs: Ref | Iterable[Ref], *, if_unused: bool = False) -> int:
-        several = [refs] if isinstance(refs, str | bytes) else list(refs)
         work = freeing.delete_unused if if_unused else freeing.delete
-        return work(self._conn, self._session, [checked(ref) for ref in several])
+        return work(self._conn, self._session, listed(refs))
 
     # --- looking ---
 
@@ -283,6 +317,7 @@ class Store(Composing, AbstractStore):
             conn.control.mark_destroyed()
 
         conn.exclusive(mark)
+        spilling.remove_all_files(conn)
         self.close()
         layout.remove_store(path, conn.control.identity.nonce)
 

@@ -1,0 +1,64 @@
+"""What a create does when nothing else makes room: evict, and only when that is not enough, spill.
+
+Nothing is dropped in vain: a request that could not be met by all that is evictable and spillable together
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flightstore.lifecycle import eviction, spilling
+from flightstore.lifecycle.choosing import Policy, Usage, marked_first, plan_eviction, plan_spill
+from flightstore.lifecycle.connection import Connection
+
+__all__ = ["Effort", "evictable_bytes", "policy_of", "relieve", "spillable_bytes"]
+
+_LEAST_SHARE = 7  # a hundred-and-twenty-eighth of the capacity: looking at all objects is not for a few bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """On whose behalf room is made, and how far that may go."""
+
+    session: int = 0
+    """Whose policy decides."""
+    may_spill: bool = True
+    """Whether objects may be spilled: `create_now` does not wait for a disk."""
+
+
+def policy_of(conn: Connection, session: int) -> Policy:
+    """The eviction policy that this process uses for a session."""
+    policy: Policy = conn.policies.get(session, marked_first)
+    return policy
+
+
+def relieve(conn: Connection, nbytes: int, effort: Effort) -> bool:
+    """Evict, or else spill, towards room for `nbytes`; whether memory became free.
+
+    Raises:
+        SpillFailed: only spilling could have helped, and it failed.
+    """
+    usage = eviction.read_usage(conn)
+    lacking = nbytes - (conn.capacity_bytes - conn.control.usage()[0])
+    wanted = max(lacking if lacking > 0 else nbytes, conn.capacity_bytes >> _LEAST_SHARE)
+    policy = policy_of(conn, effort.session)
+    may_spill = effort.may_spill and spilling.spill_url(conn) is not None
+    if lacking > evictable_bytes(usage, policy) + (spillable_bytes(usage, policy) if may_spill else 0):
+        return False
+    if eviction.evict(conn, wanted, policy):
+        return True
+    return may_spill and spilling.spill(conn, wanted, policy) > 0
+
+
+def evictable_bytes(usage: list[Usage], policy: Policy = marked_first) -> int:
+    """What evicting everything that may be evicted would free."""
+    plan = plan_eviction(usage, None, policy)
+    going = {one.serial for one in plan}
+    kept = {place for one in usage if one.serial not in going for place in one.places}
+    return sum(place.length for place in {place for one in plan for place in one.places} - kept)
+
+
+def spillable_bytes(usage: list[Usage], policy: Policy = marked_first) -> int:
+    """What spilling everything that may be spilled would free."""
+    return sum(unit.place.length for unit in plan_spill(usage, None, policy))

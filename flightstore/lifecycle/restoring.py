@@ -1,0 +1,197 @@
+"""Bringing spilled bytes back to those who get them.
+
+A get makes no room: it neither evicts nor spills. So the bytes come back into the arena when they fit into
+what is free. Else a file of a local storage is mapped where it is; one of another storage is read into
+private memory. In each case the checksum is compared before anybody sees a byte; a file that is missing or
+damaged is ObjectLost, and a storage that does not answer is SpillFailed: there is nothing lost, and one may
+try again.
+
+Requires a lease on an object that lists the extent, published before: then its spill record stays, and bytes
+that are in memory stay there (lifecycle.spilling).
+
+The destination is an ordinary pending object until the commit that hands its extent over to the spill record,
+so a death on the way is what recovery knows. When two restore the same bytes, the first one wins.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+
+import pyarrow as pa
+
+from flightstore.abc.storage import masked_url
+from flightstore.catalog import keys
+from flightstore.catalog.records import Extent
+from flightstore.catalog.scopes import SpillRecord, decode_session, decode_spill
+from flightstore.catalog.transaction import WriteTransaction
+from flightstore.errors import FlightStoreError, ObjectLost, SpillDamaged, SpillFailed
+from flightstore.lifecycle import extents, room, sealing, spilling
+from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.sealing import NewObject
+from flightstore.lifecycle.storages import storage_for
+from flightstore.memory.leases import Lease
+from flightstore.objects.base import KIND_BLOB, Payload
+from flightstore.types import ObjectID
+
+__all__ = ["buffer_of"]
+
+_TRIES = 3
+
+
+def buffer_of(conn: Connection, object_id: ObjectID, extent: Extent, lease: Lease) -> pa.Buffer:
+    """The bytes of an extent of SPILL_FILE, read-only; the buffer keeps the lease.
+
+    Raises:
+        ObjectLost: its file is missing or damaged.
+        SpillFailed: the storage does not give it now.
+    """
+    number = extent.offset
+    record = _settled(conn, number)
+    if record.offset < 0:
+        record = _restored(conn, object_id, number, record)
+    if record.offset >= 0:
+        return pa.foreign_buffer(conn.arena.address + record.offset, record.length, lease)
+    return _outside(conn, object_id, record, lease)
+
+
+def _settled(conn: Connection, number: int) -> SpillRecord:
+    """The spill record, after the outcome if somebody is giving its memory up at this moment."""
+    raw = conn.catalog.get(keys.spill_key(number))
+    record = decode_spill(raw) if raw is not None else None
+    if record is not None and record.dropping:
+        record = conn.write(lambda tx: spilling.settle_spill(tx, number))
+    if record is None:
+        raise FlightStoreError(f"{conn.path} lists a spilled extent {number} that is recorded nowhere")
+    return record
+
+
+# --- into the arena ---
+
+
+def _restored(conn: Connection, object_id: ObjectID, number: int, record: SpillRecord) -> SpillRecord:
+    """Bring the bytes into the arena if they fit; returns the record as it is afterwards."""
+    stay = conn.leases.stay()
+    new = NewObject(record.session, Payload(KIND_BLOB, b"", record.length, ()))
+    try:
+        extent = _destination(conn, new)
+        if extent is None:
+            return record
+        whole = range(extent.offset, extent.offset + extent.length)
+        conn.arena.populate(extent.offset, extent.length, whole)
+        _read_checked(conn, object_id, record, conn.arena.writable(extent.offset, record.length))
+        return conn.write(lambda tx: _hand_over(tx, number, new, extent))
+    except BaseException:
+        sealing.give_up(conn, (new,))
+        raise
+    finally:
+        del stay
+
+
+def _destination(conn: Connection, new: NewObject) -> Extent | None:
+    """A pending object of free memory; None when there is not enough, or its session may not have it."""
+    extent = conn.write(lambda tx: _take(conn, tx, new))
+    if extent is None and room.grow(conn, new.payload.size_bytes):
+        extent = conn.write(lambda tx: _take(conn, tx, new))
+    return extent
+
+
+def _take(conn: Connection, tx: WriteTransaction, new: NewObject) -> Extent | None:
+    nbytes = new.payload.size_bytes
+    if new.session:
+        raw = tx.txn.get(keys.session_key(new.session))
+        quota = decode_session(raw).quota_bytes if raw is not None else 0
+        if quota and tx.used_by_session(new.session) + nbytes > quota:
+            return None
+    extent = extents.take(tx, nbytes, session=new.session)
+    if extent is not None:
+        new.serial = tx.next_serial()
+        tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
+    return extent
+
+
+def _hand_over(tx: WriteTransaction, number: int, new: NewObject, extent: Extent) -> SpillRecord:
+    """The pending object's extent becomes the spill record's, unless somebody was faster."""
+    record = spilling.settle_spill(tx, number)
+    assert record is not None, "a leased extent keeps its record"
+    pending = tx.pending(new.session, new.id)
+    if record.offset >= 0 or pending is None:
+        tx.abort_pending(new.session, new.id, new.serial)
+        return record
+    tx.drop_pending(new.session, new.id)
+    return tx.keep_in_arena(number, record, extent.offset)
+
+
+# --- where they are ---
+
+
+def _outside(conn: Connection, object_id: ObjectID, record: SpillRecord, lease: Lease) -> pa.Buffer:
+    """The bytes outside of the arena: the file itself, mapped, or a private copy."""
+    path = storage_for(record.location).local_path(spilling.file_name(conn, record.file))
+    if path is None:
+        buffer = pa.allocate_buffer(record.length)
+        _read_checked(conn, object_id, record, memoryview(buffer).cast("B"))
+        return pa.foreign_buffer(buffer.address, record.length, (buffer, lease))
+    pages = _mapped_file(conn, object_id, record, path)
+    return pa.foreign_buffer(pages.address, record.length, (pages, lease))
+
+
+def _mapped_file(conn: Connection, object_id: ObjectID, record: SpillRecord, path: str) -> pa.Buffer:
+    """A local file, mapped read-only. Its checksum is compared when this process meets it first, and again
+    when the file looks changed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _lost(object_id, record, error) from error
+    try:
+        status = os.fstat(descriptor)
+        if status.st_size != record.length:
+            raise _lost(object_id, record, f"its file has {status.st_size:,} bytes")
+        pages = pa.py_buffer(mmap.mmap(descriptor, record.length, prot=mmap.PROT_READ))
+    finally:
+        os.close(descriptor)
+    seen = (status.st_ino, status.st_mtime_ns)
+    if conn.verified_spills.get(record.file) != seen:
+        if zlib.crc32(pages) != record.checksum:
+            raise _lost(object_id, record, "its checksum is wrong")
+        conn.verified_spills[record.file] = seen
+    return pages
+
+
+def _read_checked(conn: Connection, object_id: ObjectID, record: SpillRecord, target: memoryview) -> None:
+    """Read the file into memory and compare the checksum."""
+    _read(conn, object_id, record, target)
+    if zlib.crc32(target) != record.checksum:
+        raise _lost(object_id, record, "its checksum is wrong")
+
+
+def _read(conn: Connection, object_id: ObjectID, record: SpillRecord, target: memoryview) -> None:
+    storage, name = storage_for(record.location), spilling.file_name(conn, record.file)
+    for left in reversed(range(_TRIES)):
+        try:
+            storage.read_into(name, target)
+            return
+        except (FileNotFoundError, SpillDamaged) as error:
+            raise _lost(object_id, record, error) from error
+        except OSError as error:
+            if not left:
+                raise _unreadable(object_id, record, error) from error
+
+
+def _lost(object_id: ObjectID, record: SpillRecord, reason: object) -> ObjectLost:
+    where = masked_url(record.location)
+    return ObjectLost(
+        f"the payload of {object_id} was spilled to {where} and cannot be had any more: {reason}",
+        hint="delete it and put it again; what removed or changed its file may have touched others too",
+    )
+
+
+def _unreadable(object_id: ObjectID, record: SpillRecord, error: OSError) -> SpillFailed:
+    failure = SpillFailed(
+        f"the payload of {object_id} could not be read from {masked_url(record.location)}: {error}",
+        hint="it is not lost: try again once the storage answers",
+    )
+    failure.asked_bytes = record.length
+    return failure
