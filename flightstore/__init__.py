@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         ObjectExists,
         ObjectLost,
         ObjectNotFound,
+        SpillDamaged,
+        SpillFailed,
         StoreAccessDenied,
         StoreBusy,
         StoreClosed,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         StoreVersionMismatch,
         WrongPidNamespace,
     )
+    from flightstore.lifecycle.storages import register_spill_storage
     from flightstore.objects.base import Object
     from flightstore.store import Store, connect
     from flightstore.types import (
@@ -70,6 +73,8 @@ __all__ = [
     "ObjectNotFound",
     "RecoverReport",
     "Ref",
+    "SpillDamaged",
+    "SpillFailed",
     "Store",
     "StoreAccessDenied",
     "StoreBusy",
@@ -80,9 +85,15 @@ __all__ = [
     "StoreVersionMismatch",
     "WrongPidNamespace",
     "connect",
+    "register_spill_storage",
 ]
 
-_ELSEWHERE = {"Object": "objects.base", "Store": "store", "connect": "store"}
+_ELSEWHERE = {
+    "Object": "objects.base",
+    "Store": "store",
+    "connect": "store",
+    "register_spill_storage": "lifecycle.storages",
+}
 _TYPES = frozenset(
     {
         "ColumnConversion",

@@ -19,6 +19,8 @@ __all__ = [
     "ObjectExists",
     "ObjectLost",
     "ObjectNotFound",
+    "SpillDamaged",
+    "SpillFailed",
     "StoreAccessDenied",
     "StoreBusy",
     "StoreClosed",
@@ -122,6 +124,31 @@ class CatalogFull(StoreFull):
 
     catalog_bytes: int = 0
     catalog_used_bytes: int = 0
+
+
+class SpillFailed(StoreFull):
+    """There is no room, and what would have made some could not be written to the spill storage.
+
+    `asked_bytes` is what was to be written. Nothing was lost; it works again once the storage does.
+
+    Attributes:
+        url: The storage, without credentials.
+        free_bytes: What is free there; 0 when full or unknown.
+    """
+
+    url: str = ""
+
+
+class SpillDamaged(ObjectLost):
+    """A spilled file is not what was written: somebody cut, changed or removed it.
+
+    Attributes:
+        url: The storage, without credentials.
+        name: The file.
+    """
+
+    url: str = ""
+    name: str = ""
 
 
 class StoreBusy(FlightStoreError, TimeoutError):

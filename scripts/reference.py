@@ -438,6 +438,21 @@ def make_pages() -> list[Page]:
                 entry_of("flightstore/objects/connector.py", "unregister"),
             ),
         ),
+        Page(
+            "storages.md",
+            "Spill storages",
+            "Where the payload of spilled objects lies outside of memory. "
+            "[How to choose one, and how to write one](../how-to/spill-storage.md). "
+            "`register_spill_storage` is in `flightstore`, the rest in `flightstore.abc.storage`.",
+            (
+                entry_of("flightstore/lifecycle/storages.py", "register_spill_storage"),
+                entry_of("flightstore/abc/storage.py", "SpillStorage"),
+                entry_of("flightstore/abc/storage.py", "SpillStorageFactory"),
+                entry_of("flightstore/abc/storage.py", "check_spill_name"),
+                entry_of("flightstore/abc/storage.py", "is_spill_name"),
+                entry_of("flightstore/abc/storage.py", "masked_url"),
+            ),
+        ),
     ]
 
 

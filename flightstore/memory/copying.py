@@ -1,12 +1,11 @@
 """Copying payload into mapped memory: each piece to its place, zeros elsewhere, in several threads if large.
 
-Calls nothing else of flightstore. Invariants:
+May call memory.together. Invariants:
 
 - Every byte of the target range is written: padding is zeroed, so that no earlier object's bytes show
   through.
-- When :func:`copy_pieces` returns or raises, nobody writes to the target any more. The caller may give the
-  memory back at once, even if what ended the copy was Ctrl-C.
-- Threads live for one copy: nothing to inherit by a fork, nothing to wait for at exit.
+- When :func:`copy_pieces` returns or raises, nobody writes to the target any more (memory.together). The
+  caller may give the memory back at once, even if what ended the copy was Ctrl-C.
 
 How the sizes were chosen. ``memmove`` releases the GIL (ctypes), and glibc switches to non-temporal stores
 for calls larger than about 3/4 of the last-level cache, which run nearly twice as fast on a large copy. So a
@@ -18,11 +17,13 @@ run is populated and then copied while its page tables are warm, in steps of POP
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
+
+from flightstore.memory.together import Job, run_together
 
 __all__ = ["Populate", "address_of", "copy_pieces"]
 
@@ -113,7 +114,7 @@ def copy_pieces(
     held: list[Any] = []
     runs = _plan(size_bytes, pieces, held)
     if size_bytes < INLINE_BYTES or threads < 2:
-        _copy(base_address, runs, populate, _Job())
+        _copy(base_address, runs, populate, Job())
     else:
         _copy_threaded(base_address, _split(runs, size_bytes, threads), populate)
 
@@ -160,17 +161,7 @@ def _split(runs: list[_Run], size_bytes: int, threads: int) -> list[list[_Run]]:
     return shares
 
 
-class _Job:
-    """What the threads of one copy share."""
-
-    __slots__ = ("error", "stop")
-
-    def __init__(self) -> None:
-        self.stop = False
-        self.error: BaseException | None = None
-
-
-def _copy(base: int, runs: list[_Run], populate: Populate | None, job: _Job) -> None:
+def _copy(base: int, runs: list[_Run], populate: Populate | None, job: Job) -> None:
     """Write `runs` one bounded call at a time; gives up between calls when the job is stopped."""
     step = MAX_CALL_BYTES if populate is None else POPULATE_RUN_BYTES
     populated = runs[0].start if runs else 0
@@ -193,65 +184,5 @@ def _copy(base: int, runs: list[_Run], populate: Populate | None, job: _Job) -> 
             at += nbytes
 
 
-class _Worker(threading.Thread):
-    """Copies one share. Whoever holds `gate` knows that the worker is not writing."""
-
-    def __init__(self, base: int, runs: list[_Run], populate: Populate | None, job: _Job) -> None:
-        super().__init__(name="flightstore-copy", daemon=True)
-        self.gate = threading.Lock()
-        self._task = (base, runs, populate, job)
-
-    def run(self) -> None:
-        job = self._task[3]
-        with self.gate:
-            try:
-                _copy(*self._task)
-            except BaseException as error:  # handed to the caller's thread
-                job.error = error
-                job.stop = True
-
-
 def _copy_threaded(base: int, shares: list[list[_Run]], populate: Populate | None) -> None:
-    job = _Job()
-    workers = [_Worker(base, share, populate, job) for share in shares[1:]]
-    try:
-        unstarted = [worker for worker in workers if not _start(worker)]
-        _copy(base, shares[0], populate, job)
-        for worker in unstarted:
-            worker.run()
-        for worker in workers:
-            if worker not in unstarted:
-                worker.join()
-    except BaseException:
-        _quiesce(workers, job)
-        raise
-    if job.error is not None:
-        raise job.error
-
-
-def _start(worker: _Worker) -> bool:
-    """Start a thread; False where none can be had (a limit, or the interpreter is shutting down)."""
-    try:
-        worker.start()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _quiesce(workers: list[_Worker], job: _Job) -> None:
-    """Return only when no worker writes, or ever will.
-
-    ``join`` would not do: Ctrl-C can leave ``start`` when the thread exists but is not known as started. A
-    worker writes only while it holds its gate, and looks at `stop` first: once `stop` is set, each gate taken
-    once proves that its worker is done, or will find `stop` when it comes. Another Ctrl-C in here begins the
-    wait again; the first exception is what the caller sees.
-    """
-    while True:
-        try:
-            job.stop = True
-            for worker in workers:
-                with worker.gate:
-                    pass
-            return
-        except BaseException:
-            continue
+    run_together([partial(_copy, base, share, populate) for share in shares])

@@ -6,6 +6,7 @@ import array
 import ctypes
 import signal
 import threading
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flightstore.memory import copying
+from flightstore.memory import copying, together
 from flightstore.memory.copying import address_of, copy_pieces
 
 MIB = 1 << 20
@@ -193,9 +194,9 @@ def test_after_ctrl_c_nobody_writes_any_more() -> None:
 @pytest.mark.req("FAIL-2")
 def test_a_thread_that_starts_late_finds_the_copy_stopped() -> None:
     memory, base = target(4096)
-    job = copying._Job()
-    worker = copying._Worker(base, [copying._Run(0, 4096, None)], None, job)
-    copying._quiesce([worker], job)
+    job = together.Job()
+    worker = together._Worker(partial(copying._copy, base, [copying._Run(0, 4096, None)], None), job)
+    together._quiesce([worker], job)
     worker.start()
     worker.join()
     assert (memory == 0xAA).all()
@@ -205,7 +206,7 @@ def test_where_no_thread_can_be_had_the_caller_copies_alone(monkeypatch: pytest.
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(copying._Worker, "start", refuse)
+    monkeypatch.setattr(together._Worker, "start", refuse)
     size = 9 * MIB
     memory, base = target(size)
     copy_pieces(base, size, [(0, b"\x11" * size)])

@@ -23,6 +23,8 @@ BUILTINS = {
     "InvalidArgument": (ValueError,),
     "StoreFull": (MemoryError,),
     "CatalogFull": (MemoryError,),
+    "SpillFailed": (MemoryError,),
+    "SpillDamaged": (LookupError,),
     "StoreBusy": (TimeoutError,),
     "StoreClosed": (RuntimeError,),
     "NotAStore": (FileNotFoundError, OSError),
