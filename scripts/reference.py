@@ -337,6 +337,8 @@ def render() -> dict[str, str]:
 
 CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing", "keeping": "AbstractKeeping"}
 """The files of flightstore/abc, and the class in each, in the order of the page."""
+MIXINS = {"attached": "Attached", "composing": "Composing", "keeping": "Keeping"}
+"""The same for flightstore/store."""
 
 
 def store_entry() -> Entry:
@@ -345,7 +347,8 @@ def store_entry() -> Entry:
     promised = tuple(member for part in parts for member in part.members)
     local = entry_of("flightstore/store/local.py", "Store")
     known = {member.name for member in promised}
-    bases = [entry_of("flightstore/store/attached.py", "Attached"), local]
+    mixins = [entry_of(f"flightstore/store/{file}.py", name, "Store") for file, name in MIXINS.items()]
+    bases = [*mixins, local]
     own = tuple(member for part in bases for member in part.members if member.name not in known)
     return Entry("Store", "class Store(AbstractStore)", local.doc, local.bases, (), promised + own)
 

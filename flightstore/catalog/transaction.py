@@ -50,7 +50,8 @@ __all__ = [
     "transit_of",
 ]
 
-_EXTENT = struct.Struct(">QQQI")
+_EXTENT = struct.Struct(">QI")
+_SPECIAL_EXTENT = struct.Struct(">QIQI")  # one that belongs to a spill record, or counts against a quota
 _TRANSIT = struct.Struct(">QBQ")
 
 GROWING, PUNCHING = 1, 2  # kinds of transit; stored
@@ -318,7 +319,7 @@ class WriteTransaction:
     def use_of(self, extent: Extent) -> ExtentUse | None:
         """What is recorded of an extent."""
         raw = self.txn.get(keys.extent_key(extent.file, extent.offset))
-        return None if raw is None else ExtentUse(*_EXTENT.unpack(raw))
+        return None if raw is None else _decode_use(raw)
 
     def share_extent(self, extent: Extent) -> Extent:
         """Count one more user of an extent. Requires a lease on an object that uses it.
@@ -353,10 +354,12 @@ class WriteTransaction:
         return extent
 
     def _known_use(self, extent: Extent) -> ExtentUse:
-        return ExtentUse(*_EXTENT.unpack(self.txn.get(keys.extent_key(extent.file, extent.offset))))
+        return _decode_use(self.txn.get(keys.extent_key(extent.file, extent.offset)))
 
     def _put_use(self, extent: Extent, use: ExtentUse) -> None:
-        self.txn.put(keys.extent_key(extent.file, extent.offset), _EXTENT.pack(*use))
+        plain = not (use.spill or use.session)
+        value = _EXTENT.pack(use.length, use.users) if plain else _SPECIAL_EXTENT.pack(*use)
+        self.txn.put(keys.extent_key(extent.file, extent.offset), value)
 
     def used_by_session(self, session: int) -> int:
         """Bytes of the extents in memory that count against a session's quota."""
@@ -478,8 +481,12 @@ def transit_of(key: bytes, raw: bytes) -> tuple[int, int, int, int]:
 
 def extent_of(key: bytes, raw: bytes) -> tuple[Extent, ExtentUse]:
     """An extent and its use as stored."""
-    use = ExtentUse(*_EXTENT.unpack(raw))
+    use = _decode_use(raw)
     return Extent(int.from_bytes(key[1:3], "big"), int.from_bytes(key[3:], "big"), use.length), use
+
+
+def _decode_use(raw: bytes) -> ExtentUse:
+    return ExtentUse(*(_EXTENT if len(raw) == _EXTENT.size else _SPECIAL_EXTENT).unpack(raw))
 
 
 def spilled_extent(number: int, length: int) -> Extent:

@@ -60,6 +60,7 @@ __all__ = [
     "settle_spill",
     "spill",
     "spill_url",
+    "storage_urls",
     "undo_left",
 ]
 
@@ -428,13 +429,17 @@ def _forget_doomed(tx: WriteTransaction, files: Sequence[int]) -> None:
         tx.drop_doomed(file)
 
 
-def remove_all_files(conn: Connection) -> None:
-    """Remove every file of a store that is being destroyed, as far as its storages answer."""
+def storage_urls(conn: Connection) -> set[str]:
+    """URLs of all storages that hold files of the store."""
     spills = [decode_spill(raw) for _, raw in conn.catalog.items(keys.SPILL)]
     urls = {record.location for record in spills if record.location}
-    urls |= {location.decode() for _, location in conn.catalog.items(keys.DOOMED)}
+    return urls | {location.decode() for _, location in conn.catalog.items(keys.DOOMED)}
+
+
+def remove_all_files(nonce: bytes, urls: Iterable[str]) -> None:
+    """Remove every file of a store that was destroyed, as far as its storages answer."""
     for url in urls:
         with contextlib.suppress(OSError, FlightStoreError):
             storage = storage_for(url)
-            for name in storage.names(conn.control.identity.nonce.hex()):
+            for name in storage.names(nonce.hex()):
                 storage.remove(name)

@@ -311,14 +311,15 @@ class Store(Composing, Keeping, AbstractStore):
     def destroy(self) -> None:
         conn = self._conn
         path = conn.path
+        urls = spilling.storage_urls(conn)
 
         def mark() -> None:
             conn.refuse_destroyed()  # else two at once could remove the store that a third made in between
             conn.control.mark_destroyed()
 
         conn.exclusive(mark)
-        spilling.remove_all_files(conn)
         self.close()
+        spilling.remove_all_files(conn.control.identity.nonce, urls)
         layout.remove_store(path, conn.control.identity.nonce)
 
     def __del__(self) -> None:

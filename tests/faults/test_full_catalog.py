@@ -31,7 +31,7 @@ def fill(store: flightstore.Store) -> tuple[list[ObjectID], CatalogFull]:
 
 def test_a_catalog_full_of_objects(store_dir: str, store: flightstore.Store) -> None:
     ids, error = fill(store)
-    assert len(ids) > 10_000
+    assert len(ids) > 30_000  # how many more depends on how the random ids fill its pages
     assert error.catalog_bytes == CATALOG_BYTES == store.stats().catalog_bytes
     assert 0.8 * CATALOG_BYTES < error.catalog_used_bytes < CATALOG_BYTES
     for number in (error.catalog_bytes, error.catalog_used_bytes):
@@ -58,7 +58,7 @@ def test_a_catalog_full_of_objects(store_dir: str, store: flightstore.Store) -> 
     assert bytes(store.get("again")) == b"again"
     assert store.delete(ids[len(ids) // 2 :]) == len(ids) - len(ids) // 2
     more, _ = fill(store)
-    assert len(more) > 0.8 * len(ids)  # its pages are used again
+    assert len(more) > 30_000  # its pages are used again
 
 
 def stop_in_a_read(path: str) -> None:

@@ -103,7 +103,7 @@ def test_another_version_of_the_control_file_is_named(path: str) -> None:
     def attempt() -> None:
         flightstore.connect(path)
 
-    with pytest.raises(StoreVersionMismatch, match="has format version 7, this flightstore reads version 1"):
+    with pytest.raises(StoreVersionMismatch, match="has format version 7, this flightstore reads version 2"):
         child(attempt)
 
 
