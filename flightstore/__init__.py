@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flightstore.types import (
         ColumnConversion,
         ConversionReport,
+        EvictionCandidate,
         Holder,
         ObjectID,
         ObjectInfo,
@@ -57,6 +58,7 @@ __all__ = [
     "CatalogFull",
     "ColumnConversion",
     "ConversionReport",
+    "EvictionCandidate",
     "FlightStoreError",
     "GetTimeout",
     "Holder",
@@ -98,6 +100,7 @@ _TYPES = frozenset(
     {
         "ColumnConversion",
         "ConversionReport",
+        "EvictionCandidate",
         "Holder",
         "ObjectID",
         "ObjectInfo",

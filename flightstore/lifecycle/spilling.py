@@ -44,7 +44,7 @@ from flightstore.catalog.records import (
 )
 from flightstore.catalog.scopes import SPILLED, SpillRecord, decode_spill
 from flightstore.catalog.transaction import WriteTransaction, spilled_extent
-from flightstore.errors import FlightStoreError, SpillFailed
+from flightstore.errors import FlightStoreError, InvalidArgument, SpillFailed
 from flightstore.lifecycle import extents
 from flightstore.lifecycle.choosing import Policy, Unit, plan_spill
 from flightstore.lifecycle.connection import Connection
@@ -76,8 +76,18 @@ def spill_url(conn: Connection) -> str | None:
 
 
 def set_spill_url(conn: Connection, url: str | None) -> None:
-    """Set it for all clients. What is spilled already stays where it is, and is found there."""
-    normalised = storage_for(url).url if url else ""
+    """Set it for all clients. What is spilled already stays where it is, and is found there.
+
+    Raises:
+        InvalidArgument: it would spill into the memory that is to be relieved.
+    """
+    storage = storage_for(url) if url else None
+    if storage is not None and storage.same_file_system(conn.path):
+        raise InvalidArgument(
+            f"{masked_url(storage.url)} lies on the memory file system of the store",
+            hint="name a directory on a disk",
+        )
+    normalised = storage.url if storage is not None else ""
     key = keys.setting_key(SETTING)
     conn.write(lambda tx: tx.txn.put(key, normalised.encode()) if normalised else tx.txn.delete(key))
 

@@ -14,6 +14,8 @@ import atexit
 import mmap
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +23,10 @@ from typing import Any
 import flightstore
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
+from flightstore.catalog.records import ARENA_FILE
+from flightstore.catalog.scopes import SpillRecord, decode_spill
 from flightstore.catalog.transaction import Counters, WriteTransaction
+from flightstore.lifecycle import spilling
 from flightstore.memory.allocator import size_class
 from flightstore.store import Store
 from flightstore.testing.killpoints import Outcome
@@ -40,6 +45,7 @@ __all__ = [
     "plain",
     "pattern",
     "sound",
+    "spill_directory",
     "verify_scene",
     "works",
 ]
@@ -127,6 +133,7 @@ def close_scene(scene: Scene) -> None:
     store = scene.survivor or flightstore.connect(scene.path, capacity=CAPACITY_BYTES)
     scene.survivor = None
     scene.held.clear()
+    shutil.rmtree(spill_directory(scene.path), ignore_errors=True)
     try:
         store.recover()
         if store.fsck() or store.stats().leases:
@@ -185,6 +192,11 @@ def fresh_path() -> str:
     if _made == 1:
         atexit.register(empty_pool)
     return f"/dev/shm/flightstore-crash-{os.getpid()}-{_made}"
+
+
+def spill_directory(path: str) -> str:
+    """Where a scene's store spills to, if it does."""
+    return os.path.join(tempfile.gettempdir(), os.path.basename(path) + "-spilled")
 
 
 def _reset(store: Store) -> None:
@@ -272,6 +284,10 @@ def sound(store: Store, *, held: int = 0, clients: int = 1) -> None:
     stats = store.stats()
     assert (stats.clients, stats.leases, stats.pending) == (clients, held, 0), stats
     assert store._conn.catalog.clear_stale_readers() == 0, "reader slots of the dead keep old pages"
+    spilled = spill_directory(store.path)
+    files = os.listdir(spilled) if os.path.isdir(spilled) else []
+    known = [spilling.file_name(store._conn, record.file) for _, record in _spills(store) if record.location]
+    assert sorted(files) == sorted(known), "spill files and the catalog do not agree"
     # fsck compares these too; here they are read by other means.
     assert os.stat(f"{directory}/arena").st_blocks * 512 == stats.backed_bytes, stats
     assert store._conn.control.usage()[:3] == (stats.used_bytes, stats.backed_bytes, stats.objects)
@@ -283,8 +299,16 @@ def _accounts(store: Store, found: Values, scene: Scene) -> None:
     names = [info.name for info in there if info.name is not None]
     assert sorted(names) == sorted(found), "two objects bear one name"
     alive = [*store.get_many(info.id for info in there), *(obj for obj, _ in scene.held)]
-    expected = sum(extent[2] for extent in {extent for obj in alive for extent in obj._live.record.extents})
+    extents = {extent for obj in alive for extent in obj._live.record.extents}
+    records = {number: record for number, record in _spills(store) if record.offset >= 0}
+    extents = {extent for extent in extents if extent[0] == ARENA_FILE or extent[1] in records}
+    expected = sum(extent[2] for extent in extents)
     assert store.stats().used_bytes == expected, (store.stats().used_bytes, expected)
+
+
+def _spills(store: Store) -> list[tuple[int, SpillRecord]]:
+    items = store._conn.catalog.items(keys.SPILL)
+    return [(int.from_bytes(key[1:], "big"), decode_spill(raw)) for key, raw in items]
 
 
 def works(store: Store) -> None:

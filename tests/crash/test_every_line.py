@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from flightstore.testing import crashframes, crashspecial, crashtable
+from flightstore.testing import crashframes, crashmemory, crashspecial, crashtable
 from flightstore.testing.crashtable import NEWCOMER
 from flightstore.testing.operations import OPERATIONS
 
 assert crashframes
+assert crashmemory
 assert crashspecial
 assert crashtable
 
