@@ -220,18 +220,23 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "create and seal": build,
     "create and abort": lambda store: store.create(5000, "built").abort(),
     "recover": lambda store: store.recover(),
+    "free and evict": lambda store: (store.free("small"), store.evict()),
+    "spill": lambda store: store.spill(),
+    "spill and get": lambda store: (store.spill(), store.get("large").value()),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_at_every_line(store_dir: Path, name: str) -> None:
+def test_at_every_line(store_dir: Path, tmp_path: Path, name: str) -> None:
     operation = OPERATIONS[name]
     k, interrupted_once = 0, True
     while interrupted_once:
         with flightstore.connect(store_dir, capacity="16MiB") as store:
             store.put(b"x" * 100, "small")
             store.put(b"x" * (200 << 10), "large")
+            if "spill" in name:
+                store.set_spill(str(tmp_path / "spilled"))
             interrupter = Interrupter(k)
             interrupted_once = interrupter.run(lambda: operation(store))
             try:
@@ -244,5 +249,8 @@ def test_at_every_line(store_dir: Path, name: str) -> None:
                 raise
             k += 1
             assert store.stats().leases == 0, "a lease was lost"
+            store.delete(["small", "large"])
+            store.recover()
+            assert list((tmp_path / "spilled").glob("*")) == [], f"interrupted at {interrupter.where}"
             store.destroy()  # the next one has no memory behind it yet
     assert k > 10
