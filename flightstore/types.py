@@ -92,9 +92,11 @@ class ObjectInfo:
     pinned: bool
     """Whether it is pinned."""
     state: str
-    """``pending``, ``sealed`` or ``dying``."""
+    """``sealed``, or ``spilled`` while some of it is in a spill file only."""
     metadata: Any = None
     """What the creator attached."""
+    evictable: bool = False
+    """Whether it may be dropped to make room."""
 
 
 @dataclass(frozen=True, slots=True)

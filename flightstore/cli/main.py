@@ -137,7 +137,7 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import completion, demo, get, objects, put, schema, top, upkeep
+    from flightstore.cli import completion, demo, get, keeping, objects, put, schema, top, upkeep
 
     for command in (
         put.put,
@@ -147,6 +147,11 @@ def _add_commands() -> None:
         objects.list_objects,
         objects.stat,
         objects.remove,
+        keeping.pin,
+        keeping.unpin,
+        keeping.free,
+        keeping.evict,
+        keeping.spill,
         top.top,
         upkeep.stats,
         upkeep.doctor,

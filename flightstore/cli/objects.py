@@ -118,6 +118,7 @@ def _pairs(info: ObjectInfo, holders: list[Any]) -> dict[str, str]:
         "refs": str(info.refs),
         "held by": ", ".join(f"{h.process} (pid {h.pid}, {h.refs})" for h in holders),
         "pinned": "yes" if info.pinned else "no",
+        "evictable": "yes" if info.evictable else "",
         "state": info.state,
         "metadata": "" if info.metadata is None else repr(info.metadata),
     }

@@ -104,6 +104,7 @@ def info_document(info: ObjectInfo) -> dict[str, Any]:
         "creator_pid": info.creator_pid,
         "refs": info.refs,
         "pinned": info.pinned,
+        "evictable": info.evictable,
         "state": info.state,
         "metadata": info.metadata,
     }

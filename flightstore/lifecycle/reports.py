@@ -10,7 +10,8 @@ import msgspec
 
 from flightstore.catalog import keys
 from flightstore.catalog.environment import scan
-from flightstore.catalog.records import ObjectRecord, decode_record, unfolded
+from flightstore.catalog.records import SPILL_FILE, ObjectRecord, decode_record, unfolded
+from flightstore.catalog.scopes import decode_spill
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters, decode_counters
 from flightstore.lifecycle import eviction, pressure, reading, spilling
@@ -38,9 +39,18 @@ def info(
         creator_pid=record.creator_pid,
         refs=counts[record.serial],
         pinned=record.pins > 0,
-        state="sealed",
+        state="spilled" if _is_spilled(conn, record) else "sealed",
         metadata=msgspec.msgpack.decode(raw) if raw else None,
+        evictable=bool(record.flags & eviction.DROPPABLE),
     )
+
+
+def _is_spilled(conn: Connection, record: ObjectRecord) -> bool:
+    """Whether some of the payload is in a spill file only."""
+    whole = unfolded(record, conn.catalog.get) if record.more else record
+    numbers = [extent.offset for extent in whole.extents if extent.file == SPILL_FILE]
+    found = [conn.catalog.get(keys.spill_key(number)) for number in numbers]
+    return any(decode_spill(raw).offset < 0 for raw in found if raw is not None)
 
 
 def _long_metadata(conn: Connection, session: int, object_id: bytes, record: ObjectRecord) -> bytes:

@@ -17,7 +17,7 @@ from flightstore.testing.crashtable import Act, register_act
 
 __all__ = ["EVICTABLE"]
 
-EVICTABLE = {f"evictable-{i}": pattern(50 + i, 60_000) for i in range(3)}
+EVICTABLE = {f"evictable-{i}": pattern(50 + i, nbytes) for i, nbytes in enumerate((60_000, 60_000, 200_000))}
 LARGE = pattern(60, 300_000)
 TABLE = pa.table({"n": pa.array(range(9_000))})
 
@@ -36,14 +36,14 @@ def _evictable(store: Store, scene: Scene) -> None:
 def _full_of_evictable(store: Store, scene: Scene) -> None:
     """No room is left but for what `LARGE` makes go."""
     _evictable(store, scene)
-    filler = {f"filler-{number}": pattern(70 + number, 100_000) for number in range(7)}
+    filler = {f"filler-{number}": pattern(70 + number, 100_000) for number in range(4)}
     store.put_many(filler)
     scene.before.update(filler)
     scene.between = [{**state, **filler} for state in scene.between]
     scene.between += [{**state, "new": GOES_IN} for state in scene.between]
 
 
-GOES_IN = pattern(61, 200_000)
+GOES_IN = pattern(61, 354_000)
 
 
 def _spilling(store: Store, scene: Scene) -> None:
