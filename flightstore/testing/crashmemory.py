@@ -110,7 +110,7 @@ register_act(
         "put-evicting",
         lambda store: store.put(GOES_IN, "new"),
         {"new": GOES_IN},
-        deletes=tuple(EVICTABLE),
+        deletes=("evictable-1", "evictable-2"),
         arrange=_full_of_evictable,
     )
 )
