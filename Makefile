@@ -16,10 +16,11 @@ demo: ## put a real data set in one process and read it in others
 	@$(BIN)/flightstore demo $(ARGS)
 
 # The recipe's words all go to standard output: see .ci/run.
+# Two processes share the tests. ARGS comes last: "-n 0" is one process, as a debugger needs it.
 test: ## run every test that this machine can run (ARGS="-k name" for some of them)
 	@$(SETUP) demo test 2>&1
 	@scripts/setup-system 2>&1
-	@$(BIN)/python -m pytest --durations=15 --durations-min=1 $(ARGS) 2>&1
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 --durations-min=1 $(ARGS) 2>&1
 
 bench: ## measure, each figure beside memcpy, raw LMDB and files (ARGS="--peers all" for other stores)
 	@$(SETUP) demo test

@@ -1,13 +1,19 @@
-"""What all tests share: the rule about leaving tests out.
+"""What all tests share: the rule about leaving tests out, and how they share the machine.
 
 A test that needs more than Python packages says so: ``@pytest.mark.needs("mount", "root")``. Each name is a
 component with a probe below. Where a component is missing the test is left out and named at the end of the
 run, with the component; with ``CI=true`` it fails instead, unless the component is one that a CI machine
 cannot be given (`OPTIONAL_COMPONENTS`). No test may be skipped in any other way: such a skip is a failure.
+
+`make test` runs tests in several processes side by side (pytest-xdist). A test that cannot have others beside
+it, because it measures or uses up what all share, says so: ``@pytest.mark.alone`` (see `Turnstile`). Whatever
+ends a run before its time, the tests that were running then are named at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import os
 import shutil
@@ -17,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,7 +156,11 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that were left out."""
+    """Name the tests that were left out, and those that were running when the run ended."""
+    if running:
+        terminalreporter.section("were running when the run ended")
+        for nodeid in sorted(running):
+            terminalreporter.line(nodeid)
     reports = terminalreporter.stats.get("skipped", [])
     left_out = [(report.nodeid, reason) for report in reports if (reason := left_out_reason(report))]
     if not left_out:
@@ -157,6 +168,80 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out for want of a component")
     for nodeid, reason in left_out:
         terminalreporter.line(f"{nodeid}: needs {reason}")
+
+
+class Turnstile:
+    """Lets the tests of several processes run side by side, and one that wants to be alone by itself.
+
+    A test holds the lock `room` while it runs, together with others or not. Whoever waits for the room holds
+    `door`, so that nobody comes in before one who waits to be alone. These are record locks: the kernel drops
+    those of a process that dies, and processes that a test forks hold none.
+    """
+
+    def __init__(self, folder: str) -> None:
+        # Descriptors, not file objects: they stay open to the end.
+        self._door, self._room = (
+            os.open(Path(folder, name), os.O_RDWR | os.O_CREAT) for name in ("door", "room")
+        )
+
+    @contextlib.contextmanager
+    def passed(self, *, alone: bool) -> Iterator[None]:
+        """Wait to come in; out again at the end of the block."""
+        fcntl.lockf(self._door, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        finally:
+            fcntl.lockf(self._door, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._room, fcntl.LOCK_UN)
+
+
+TURNSTILE = pytest.StashKey[Turnstile]()
+FOLDER = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that will run tests where the turnstile is (called where the run is directed)."""
+    config = node.config
+    if FOLDER not in config.stash:
+        folder = tempfile.TemporaryDirectory(prefix="flightstore-turnstile-")
+        config.add_cleanup(folder.cleanup)
+        config.stash[FOLDER] = folder.name
+    node.workerinput["turnstile"] = config.stash[FOLDER]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find the turnstile; where one process runs all tests there is none."""
+    told = getattr(config, "workerinput", {})
+    if "turnstile" in told:
+        config.stash[TURNSTILE] = Turnstile(told["turnstile"])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test, its fixtures included, when the turnstile lets it."""
+    turnstile = item.config.stash.get(TURNSTILE, None)
+    if turnstile is None:
+        return (yield)
+    with turnstile.passed(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+running: set[str] = set()
+"""The tests that have begun and not ended, in all processes."""
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Note that a test begins."""
+    running.add(nodeid)
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """Note that it has ended."""
+    running.discard(nodeid)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from flightstore.objects.flatmessage import DICTIONARY, PREFIX_BYTES, RECORDS, body_length, buffers_of
 
-__all__ = ["Message", "capture", "size_of"]
+__all__ = ["Message", "capture", "referenced_bytes", "size_of"]
 
 
 class Message(NamedTuple):
@@ -40,6 +40,16 @@ def capture(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Messag
 def size_of(data: Any) -> int:
     """Bytes of a buffer, Arrow's or any other."""
     return data.size if isinstance(data, pa.Buffer) else len(data)
+
+
+def referenced_bytes(values: pa.Array | pa.ChunkedArray) -> int:
+    """Bytes that the rows of an array refer to; those of its whole buffers where Arrow cannot tell (pyarrow
+    23: views).
+    """
+    try:
+        return int(values.nbytes)
+    except pa.ArrowTypeError:
+        return int(values.get_total_buffer_size())
 
 
 def _message(metadata: bytearray, body: dict[int, Any]) -> Message:

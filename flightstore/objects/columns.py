@@ -5,12 +5,12 @@ rows lie, and leaves it to `composition.compose` to lay that out. Rows are writt
 
 A table that a connector built (a pandas frame, say) stays one: the columns that hold no values but an index
 are kept by a selection, and the connector adapts its metadata to the new schema. Where that connector is not
-installed the result is a plain table. May call objects.connector, encoding and composition.
+installed the result is a plain table. May call objects.connector, encoding, composition and schemas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,9 +19,10 @@ import pyarrow as pa
 from flightstore.errors import InvalidArgument, MissingExtra, NotStorable
 from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Object
 from flightstore.objects.composition import Composition, Piece, Source, compose, own_segments, source_of
-from flightstore.objects.connector import Connector, connector_for, connector_named
+from flightstore.objects.connector import TYPE_KEYS, Connector, connector_for, connector_named
 from flightstore.objects.encoding import streams_of
 from flightstore.objects.ipc import Stream
+from flightstore.objects.schemas import storage
 
 __all__ = ["column_of", "concat", "drop", "rename", "select", "with_columns"]
 
@@ -331,12 +332,33 @@ def _check_alike(first: Object, wanted: pa.Schema, obj: Object, schema: pa.Schem
             hint="select() or rename() them first",
         )
     for field, other in zip(wanted, schema, strict=True):
-        if field.type != other.type:
+        one, two = list(_marks(field)), list(_marks(other))
+        if field.type != other.type or one != two:
             raise InvalidArgument(
-                f"the column {field.name!r} is {field.type} in {_describe(first)} and {other.type} in "
-                f"{_describe(obj)}",
+                f"the column {field.name!r} is {_kind(field, one)} in {_describe(first)} and "
+                f"{_kind(other, two)} in {_describe(obj)}",
                 hint="cast one of them and put it again",
             )
+
+
+def _marks(field: pa.Field, path: str = "") -> Iterator[tuple[str, bytes, bytes]]:
+    """(which inner field, key, value) of all metadata that are part of a column's type."""
+    metadata = field.metadata or {}
+    yield from ((path, key, metadata[key]) for key in sorted(TYPE_KEYS & metadata.keys()))
+    kind = storage(field.type)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    for index in range(kind.num_fields):
+        inner = kind.field(index)
+        yield from _marks(inner, f"{path}.{inner.name}")
+
+
+def _kind(field: pa.Field, marks: list[tuple[str, bytes, bytes]]) -> str:
+    """The type of a column, in words."""
+    told = [
+        f"{path} {key.decode()}: {value[:40].decode(errors='replace')}".strip() for path, key, value in marks
+    ]
+    return f"{field.type} ({', '.join(told)})" if told else str(field.type)
 
 
 def _made_of(obj: Object, connector: Connector | None, source: Source, columns: list[int]) -> Composition:

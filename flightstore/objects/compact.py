@@ -2,7 +2,7 @@
 out.
 
 Arrow's writer cuts slices of all other types to their rows by itself (views: objects.views). May call
-objects.schemas. Equality holds: a compacted column has the same values and the same type.
+objects.capture and schemas. Equality holds: a compacted column has the same values and the same type.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flightstore.objects.schemas import nested_types, storage
+from flightstore.objects.capture import referenced_bytes
+from flightstore.objects.schemas import is_view, nested_types, storage
 
 __all__ = ["compact_table"]
 
@@ -92,7 +93,7 @@ def _range_used(array: pa.Array) -> tuple[int, int]:
 def _unused(array: pa.Array) -> np.ndarray[Any, Any] | None:
     """The entries of a dictionary that are used, ascending; None when leaving the others out saves little."""
     values = array.dictionary
-    if len(values) <= len(array) or values.nbytes <= array.indices.nbytes + _SLACK_BYTES:
+    if len(values) <= len(array) or referenced_bytes(values) <= array.indices.nbytes + _SLACK_BYTES:
         return None
     used = np.sort(array.indices.drop_null().unique().to_numpy(zero_copy_only=False))
     return used if len(used) + len(values) // 4 < len(values) else None
@@ -118,7 +119,12 @@ def _with_children(array: pa.Array, children: list[pa.Array], own_buffers: int) 
 
 
 def _with_entries(array: pa.DictionaryArray, used: np.ndarray[Any, Any]) -> pa.Array:
-    """The same values over a dictionary of the entries `used` only, in their old order."""
+    """The same values over a dictionary of the entries `used` only, in their old order; itself where Arrow
+    cannot make that.
+    """
+    values = _taken(array.dictionary, used)
+    if values is None:
+        return array
     indices = array.indices
     places = np.zeros(len(array.dictionary), np.int64)
     places[used] = np.arange(len(used))
@@ -128,5 +134,15 @@ def _with_entries(array: pa.DictionaryArray, used: np.ndarray[Any, Any]) -> pa.A
     fresh = places[raw] if len(used) else np.zeros(len(raw), np.int64)
     mask = indices.is_null().to_numpy(zero_copy_only=False) if indices.null_count else None
     new = pa.array(fresh, type=indices.type, mask=mask)
-    values = array.dictionary.take(pa.array(used))
     return pa.DictionaryArray.from_arrays(new, values, ordered=array.type.ordered)
+
+
+def _taken(values: pa.Array, chosen: np.ndarray[Any, Any]) -> pa.Array | None:
+    """Some of the values; None for nested types with views, of which Arrow takes none."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    if is_view(values.type):
+        return values.cast(plain[values.type]).take(pa.array(chosen)).cast(values.type)
+    try:
+        return values.take(pa.array(chosen))
+    except pa.ArrowNotImplementedError:
+        return None

@@ -23,9 +23,9 @@ import pyarrow as pa
 
 from flightstore.catalog.records import Extent, Member
 from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Handle, Payload, aligned
-from flightstore.objects.capture import size_of
+from flightstore.objects.capture import referenced_bytes, size_of
 from flightstore.objects.ipc import Stream, TableLayout, decode_layout, open_table
-from flightstore.objects.schemas import fingerprint_of, known_schema, parsed_schema
+from flightstore.objects.schemas import fingerprint_of, known_schema, parsed_schema, same_schema
 
 __all__ = [
     "Composition",
@@ -275,7 +275,7 @@ def compose(wanted: Source, streams: Sequence[Stream] = ()) -> Composition:
         {piece.segment.key: piece.segment for column in wanted.columns for piece in column}.values()
     )
     first = [(column[0].segment.schema, column[0].column) for column in wanted.columns if column]
-    derives = len(first) == len(wanted.columns) and _derived(first).equals(wanted.schema, check_metadata=True)
+    derives = len(first) == len(wanted.columns) and same_schema(_derived(first), wanted.schema)
     pieces = _placed(streams)
     size = pieces[-1][0] + size_of(pieces[-1][1]) if pieces else 0
     layout = ComposedLayout(FORMAT_VERSION)
@@ -353,5 +353,5 @@ def _nbytes(wanted: Source, segments: list[SegmentSource]) -> int:
             total += segment.layout.stream_bytes
         else:
             table = open_table(segment.stream, segment.layout)
-            total += sum(table.column(column).nbytes for column in columns)
+            total += sum(referenced_bytes(table.column(column)) for column in columns)
     return total

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
     from flightstore.types import ConversionReport
 
-__all__ = ["Connector", "connector_for", "connector_named", "register", "unregister"]
+__all__ = ["TYPE_KEYS", "Connector", "connector_for", "connector_named", "register", "unregister"]
 
 ENTRY_POINTS = "flightstore.connectors"
+TYPE_KEYS = frozenset({b"ARROW:extension:name", b"ARROW:extension:metadata", b"flightstore.polars"})
+"""Metadata of fields, at any depth, that say what the values are, as a type does: columns that differ in them
+are of different types. Known before any connector is loaded, since Arrow tables carry them along."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from flightstore.objects.capture import capture, size_of
 from flightstore.objects.flatmessage import DICTIONARY, RECORDS, relay, resize
-from flightstore.objects.schemas import storage
+from flightstore.objects.schemas import null_row, storage
 
 __all__ = ["Gathered", "can_gather", "can_join", "gathered"]
 
@@ -91,7 +91,10 @@ def _addresses(array: pa.Array) -> list[tuple[int, int]]:
 def gathered(schema: pa.Schema, columns: list[pa.ChunkedArray], num_rows: int) -> list[Gathered]:
     """The messages after the schema's, of one record batch with all rows. Requires `can_gather` of each."""
     stored = [_stored(column) for column in columns]
-    sample = [_sample(column.type, chunks[0]) for column, chunks in zip(columns, stored, strict=True)]
+    sample = [
+        null_row(column.type, getattr(chunks[0], "dictionary", None))
+        for column, chunks in zip(columns, stored, strict=True)
+    ]
     messages = capture(schema, [pa.RecordBatch.from_arrays(sample, schema=schema)])[1:]
     made = [_whole(message) for message in messages if message.kind == DICTIONARY]
     metadata = next(message.metadata for message in messages if message.kind == RECORDS)
@@ -103,18 +106,6 @@ def gathered(schema: pa.Schema, columns: list[pa.ChunkedArray], num_rows: int) -
         buffers += spans
     resize(metadata, num_rows, nodes)
     return [*made, _laid_out(RECORDS, metadata, buffers, num_rows)]
-
-
-def _sample(kind: pa.DataType, chunk: pa.Array) -> pa.Array:
-    """One null row of a type, with the dictionary of a chunk."""
-    inner = storage(kind)
-    if pa.types.is_dictionary(inner):
-        row = pa.DictionaryArray.from_arrays(
-            pa.nulls(1, inner.index_type), chunk.dictionary, ordered=inner.ordered
-        )
-    else:
-        row = pa.nulls(1, inner)
-    return pa.ExtensionArray.from_storage(kind, row) if kind != inner else row
 
 
 def _whole(message: Any) -> Gathered:

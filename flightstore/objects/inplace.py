@@ -17,7 +17,7 @@ import pyarrow as pa
 from flightstore.objects.capture import capture
 from flightstore.objects.flatmessage import END_OF_STREAM, RECORDS, relay, resize, sealed_message
 from flightstore.objects.ipc import FORMAT_VERSION, Stream, TableLayout, stream_of
-from flightstore.objects.schemas import known_schema, storage
+from flightstore.objects.schemas import known_schema, null_row, storage
 
 __all__ = ["InPlaceColumn", "InPlaceTable", "fits_in_place", "plan_in_place"]
 
@@ -107,12 +107,8 @@ def _without_columns(schema: pa.Schema, num_rows: int) -> InPlaceTable:
 
 def _sample(schema: pa.Schema) -> bytearray:
     """The record batch message of one row of nulls."""
-    arrays = []
-    for field in schema:
-        row = pa.nulls(1, storage(field.type))
-        plain = row.type == field.type
-        arrays.append(row if plain else pa.ExtensionArray.from_storage(field.type, row))
-    messages = capture(schema, [pa.RecordBatch.from_arrays(arrays, schema=schema)])
+    rows = [null_row(kind) for kind in schema.types]
+    messages = capture(schema, [pa.RecordBatch.from_arrays(rows, schema=schema)])
     return next(message.metadata for message in messages if message.kind == RECORDS)
 
 

@@ -14,7 +14,17 @@ import pyarrow as pa
 
 from flightstore.objects.flatmessage import PREFIX_BYTES, sealed_message
 
-__all__ = ["KnownSchema", "contains", "fingerprint_of", "known_schema", "nested_types", "parsed_schema"]
+__all__ = [
+    "KnownSchema",
+    "contains",
+    "fingerprint_of",
+    "known_schema",
+    "nested_types",
+    "null_row",
+    "parsed_schema",
+    "same_schema",
+    "storage",
+]
 
 CACHED_COLUMN_COUNTS = 64
 CACHED_PER_COUNT = 4
@@ -71,7 +81,7 @@ def known_schema(schema: pa.Schema) -> KnownSchema:
     written = schema.serialize().to_pybytes()
     message = sealed_message(written[PREFIX_BYTES:])
     known = KnownSchema(schema, message)
-    if _cacheable(message) and not contains(schema, _has_nested_values):
+    if _cacheable(message) and not _is_vague(schema):
         if len(_by_columns) >= CACHED_COLUMN_COUNTS:
             _by_columns.clear()
         # A new list each time: other threads may be walking the old one.
@@ -95,11 +105,26 @@ def _cacheable(message: bytes) -> bool:
     return len(message) <= CACHED_SCHEMA_BYTES and EXTENSION_KEY not in message
 
 
-def _has_nested_values(kind: pa.DataType) -> bool:
-    """Whether it is a dictionary of nested values: Arrow takes such types for equal whose inner fields differ
-    in name and metadata.
+def same_schema(one: pa.Schema, other: pa.Schema) -> bool:
+    """Whether two schemas are the same in all that is stored, which is more than Arrow compares."""
+    if not one.equals(other, check_metadata=True):
+        return False
+    return not _is_vague(one) or bool(one.serialize().equals(other.serialize()))
+
+
+def _is_vague(schema: pa.Schema) -> bool:
+    """Whether Arrow takes other schemas for equal to this one: below the values of a dictionary and the
+    storage of an extension type it overlooks names and metadata of fields.
     """
-    return bool(pa.types.is_dictionary(kind) and kind.value_type.num_fields)
+    return any(_has_vague_fields(kind) for kind in schema.types)
+
+
+def _has_vague_fields(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return bool(storage(kind).num_fields) or _has_vague_fields(storage(kind))
+    if pa.types.is_dictionary(kind):
+        return bool(kind.value_type.num_fields)
+    return any(_has_vague_fields(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def is_view(kind: pa.DataType) -> bool:
@@ -112,6 +137,22 @@ def storage(kind: pa.DataType) -> pa.DataType:
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     return kind
+
+
+def null_row(kind: pa.DataType, dictionary: pa.Array | None = None) -> pa.Array:
+    """One row of a type, null: a sample of how its messages look.
+
+    Args:
+        kind: Any type.
+        dictionary: The values of a dictionary type, its own or its storage's; none are needed otherwise.
+    """
+    inner = storage(kind)
+    if dictionary is None:
+        row = pa.nulls(1, inner)
+    else:
+        indices = pa.nulls(1, inner.index_type)
+        row = pa.DictionaryArray.from_arrays(indices, dictionary, ordered=inner.ordered)
+    return row if kind is inner else pa.ExtensionArray.from_storage(kind, row)
 
 
 def inexpressible(schema: pa.Schema) -> str | None:

@@ -271,6 +271,38 @@ def test_an_extension_type_with_binary_parameters(store: fs.Store) -> None:
         assert got.dtype == pl.Int64
 
 
+@pytest.mark.req("TYP-3", "O-2")
+@pytest.mark.parametrize("nested", [False, True])
+def test_types_that_arrow_has_not_are_not_joined_with_others(store: fs.Store, nested: bool) -> None:
+    """Int128 and UInt128 are the same bytes for Arrow."""
+    arrow = {}
+    for dtype in (pl.Int128, pl.UInt128):
+        frame = pl.Series("n", [1, None], dtype=dtype).to_frame()
+        store.put(frame.select(pl.struct("n").alias("s")) if nested else frame, f"{dtype}")
+        arrow[dtype] = store.get(f"{dtype}").to_arrow()  # type: ignore[attr-defined]
+        store.put(arrow[dtype], f"{dtype} as Arrow")
+    told = r"'s' is struct<.*\(.n flightstore" if nested else r"'n' is .*\(flightstore"
+    for kind in ("", " as Arrow"):
+        with pytest.raises(fs.InvalidArgument, match=told + r".polars: Int128\) in the .*: UInt128\) in"):
+            store.concat([f"Int128{kind}", f"UInt128{kind}"])
+    if not nested:
+        store.put(pa.table({"n": arrow[pl.Int128]["n"]}), "plain")
+        with pytest.raises(fs.InvalidArgument, match=told + r".polars: Int128\) in .*binary\[16\] in"):
+            store.concat(["Int128", "plain"])
+    whole = store.concat(["Int128", "Int128 as Arrow"]).to_polars()  # type: ignore[attr-defined]
+    assert (whole.unnest("s") if nested else whole)["n"].to_list() == [1, None, 1, None]
+
+
+@pytest.mark.req("TYP-3", "O-2")
+def test_bytes_are_never_joined_with_pickles(store: fs.Store) -> None:
+    """They would be unpickled."""
+    store.put(pl.DataFrame({"o": pl.Series([{1}], dtype=pl.Object)}), "pickles")
+    store.put(pa.table({"o": pa.array([b"bytes"], pa.large_binary())}), "bytes")
+    for order in (["pickles", "bytes"], ["bytes", "pickles"]):
+        with pytest.raises(fs.InvalidArgument, match=r"'o' is large_binary.*flightstore.polars: Object"):
+            store.concat(order)
+
+
 @pytest.mark.req("TYP-3")
 def test_enums_of_other_categories_joined(store: fs.Store) -> None:
     store.put(pl.DataFrame({"e": pl.Series(["a"], dtype=pl.Enum(["a"]))}), "a")

@@ -203,6 +203,33 @@ def test_garbage_in_null_rows_of_views_is_harmless() -> None:
     assert obj.nbytes < 2000
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()], ids=str)
+def test_a_dictionary_of_views_loses_what_no_row_uses(kind: pa.DataType) -> None:
+    words = pa.array([f"a text that is longer than a view holds {i}" for i in range(MANY)], kind)
+    array = pa.DictionaryArray.from_arrays(pa.array([9, None, 3], pa.int32()), words)
+    obj = open_payload(encode(pa.table({"d": array})))
+    got = obj.to_arrow()["d"].chunk(0)
+    assert got.type == array.type
+    assert got.dictionary.to_pylist() == [words[3].as_py(), words[9].as_py()]
+    assert got.to_pylist() == array.to_pylist()
+    assert obj.nbytes < 4000
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.list_(pa.string_view()), pa.struct([("v", pa.binary_view())]), pa.list_view(pa.string())],
+    ids=str,
+)
+def test_a_dictionary_of_views_in_something_keeps_its_values(kind: pa.DataType) -> None:
+    """Arrow takes no single ones of them."""
+    texts = [f"a text that is longer than a view holds {i}" for i in range(MANY)]
+    words = pa.array([{"v": text} if pa.types.is_struct(kind) else [text] for text in texts], kind)
+    array = pa.DictionaryArray.from_arrays(pa.array([9, None, 3], pa.int32()), words)
+    got = open_payload(encode(pa.table({"d": array}))).to_arrow()["d"].chunk(0)
+    assert got.type == array.type
+    assert got.to_pylist() == array.to_pylist()
+
+
 def test_a_dictionary_keeps_its_order_and_small_ones_are_left_alone() -> None:
     words = pa.array([f"word {i:05}" for i in range(MANY)])
     array = pa.DictionaryArray.from_arrays(pa.array([9, None, 3, 9], pa.int32()), words, ordered=True)

@@ -59,7 +59,9 @@ def test_too_deep_for_pickle() -> None:
         value = value[0]
 
 
-@pytest.mark.parametrize("value", [1, "text", None, {"a": 1}, [1], {1}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [1, "text", None, {"a": 1}, [1], {1}, object()], ids=lambda value: type(value).__name__
+)
 def test_pickle_can_be_forbidden(value: Any) -> None:
     with pytest.raises(NotStorable, match="pickle"):
         encode(value, pickle=False)

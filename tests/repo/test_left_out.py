@@ -22,7 +22,7 @@ UNAVAILABLE = (
 )
 
 
-def run_pytest(folder: Path, test: str, *, ci: bool) -> tuple[int, str]:
+def run_pytest(folder: Path, test: str, *, ci: bool, processes: int = 0) -> tuple[int, str]:
     """Exit status and output of pytest on a folder with our conftest, two missing components and a test."""
     (folder / "conftest.py").write_text(CONFTEST.read_text() + UNAVAILABLE)
     (folder / "pytest.ini").write_text(INI)
@@ -31,7 +31,7 @@ def run_pytest(folder: Path, test: str, *, ci: bool) -> tuple[int, str]:
     if ci:
         environment["CI"] = "true"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"-n{processes}"],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -42,8 +42,9 @@ def run_pytest(folder: Path, test: str, *, ci: bool) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_missing_component_is_named_and_the_run_passes(tmp_path: Path) -> None:
-    status, output = run_pytest(tmp_path, NEEDS.format("absent"), ci=False)
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_missing_component_is_named_and_the_run_passes(tmp_path: Path, processes: int) -> None:
+    status, output = run_pytest(tmp_path, NEEDS.format("absent"), ci=False, processes=processes)
     assert status == 0
     assert "left out for want of a component" in output
     assert "test_it.py::test_it: needs absent (buy one)" in output
@@ -62,9 +63,10 @@ def test_a_component_ci_cannot_have_is_still_named(tmp_path: Path) -> None:
     assert "test_it.py::test_it: needs rare (be lucky)" in output
 
 
+@pytest.mark.parametrize("processes", [0, 2])
 @pytest.mark.parametrize("test", [SKIPS, SKIPS_MODULE], ids=["test", "module"])
-def test_other_skips_fail(tmp_path: Path, test: str) -> None:
-    status, output = run_pytest(tmp_path, test, ci=False)
+def test_other_skips_fail(tmp_path: Path, test: str, processes: int) -> None:
+    status, output = run_pytest(tmp_path, test, ci=False, processes=processes)
     assert status != 0
     assert "skipped otherwise than by pytest.mark.needs" in output
 
