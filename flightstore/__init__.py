@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         ObjectExists,
         ObjectLost,
         ObjectNotFound,
+        QuotaExceeded,
+        SessionEnded,
+        SessionNotFound,
         StoreAccessDenied,
         StoreBusy,
         StoreClosed,
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
         WrongPidNamespace,
     )
     from flightstore.objects.base import Object
-    from flightstore.store import Store, connect
+    from flightstore.store import Session, Store, connect
     from flightstore.types import (
         ColumnConversion,
         ConversionReport,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         RecoverReport,
         Ref,
+        SessionInfo,
         StoreStats,
     )
 
@@ -68,8 +72,13 @@ __all__ = [
     "ObjectInfo",
     "ObjectLost",
     "ObjectNotFound",
+    "QuotaExceeded",
     "RecoverReport",
     "Ref",
+    "Session",
+    "SessionEnded",
+    "SessionInfo",
+    "SessionNotFound",
     "Store",
     "StoreAccessDenied",
     "StoreBusy",
@@ -82,7 +91,7 @@ __all__ = [
     "connect",
 ]
 
-_ELSEWHERE = {"Object": "objects.base", "Store": "store", "connect": "store"}
+_ELSEWHERE = {"Object": "objects.base", "Session": "store", "Store": "store", "connect": "store"}
 _TYPES = frozenset(
     {
         "ColumnConversion",
@@ -92,6 +101,7 @@ _TYPES = frozenset(
         "ObjectInfo",
         "RecoverReport",
         "Ref",
+        "SessionInfo",
         "StoreStats",
     }
 )

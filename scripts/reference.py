@@ -335,7 +335,11 @@ def render() -> dict[str, str]:
 # --- what is on which page ---
 
 
-CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing"}
+CONTRACT = {
+    "__init__": "AbstractStore",
+    "composing": "AbstractComposing",
+    "sessions": "AbstractSessions",
+}
 """The files of flightstore/abc, and the class in each, in the order of the page."""
 
 
@@ -385,7 +389,11 @@ def make_pages() -> list[Page]:
             "`flightstore.abc.AbstractStore`, which every store implements; the last ones are this "
             "store's own. `Ref` is a name (`str`) or an id ([`ObjectID`](values.md#objectid)). A `timeout` "
             "is seconds: 0 does not wait, `None` waits for ever. Any thread may call any method.",
-            (entry_of("flightstore/store/local.py", "connect"), store_entry()),
+            (
+                entry_of("flightstore/store/local.py", "connect"),
+                store_entry(),
+                entry_of("flightstore/store/session.py", "Session"),
+            ),
         ),
         Page(
             "builders.md",
