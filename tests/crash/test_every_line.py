@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from flightstore.testing import crashframes, crashspecial, crashtable
+from flightstore.testing import crashframes, crashsessions, crashspecial, crashtable
 from flightstore.testing.crashtable import NEWCOMER
 from flightstore.testing.operations import OPERATIONS
 
 assert crashframes
+assert crashsessions
 assert crashspecial
 assert crashtable
 
@@ -53,7 +54,8 @@ def test_every_operation_has_a_row() -> None:
         "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
         "create-table-with-text", "delete", "delete-unused",
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
-        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select", "sweep",
+        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select",
+        "session-attach", "session-begin", "session-end", "session-put", "session-reclaim", "sweep",
         "wait", "with-columns",
     }  # fmt: skip
     assert required <= OPERATIONS.keys()
