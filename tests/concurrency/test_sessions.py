@@ -230,26 +230,26 @@ def test_several_end_and_reclaim_one_session_at_once(store: fs.Store) -> None:
 @pytest.mark.req("ISO-2", "INV-9")
 def test_readers_of_sessions_that_end_read_right_values(store: fs.Store, churn: Callable[[], None]) -> None:
     """Sessions are begun, filled, read by others, ended and reclaimed, and their memory is written over."""
-    stop, started = Gate(), Barrier(3)
+    stop, read_many = Gate(), [Gate(), Gate()]
 
-    def read() -> int:
+    def read(much: Gate) -> None:
         found = 0
         with fs.connect(store.path) as here:
-            started.wait()
             while not stop.is_open:
                 for info in here.sessions():
                     try:
                         obj = here.session(info.id).get("name")
                     except (fs.SessionNotFound, fs.ObjectNotFound):
                         continue
-                    value = bytes(obj.value())
-                    assert value == b"%d" % info.id * 20_000
+                    assert bytes(obj.value()) == b"%d" % info.id * 20_000
                     found += 1
-        return found
+                    if found == 50:
+                        much.open()
 
-    readers = [start(read) for _ in range(2)]
-    started.wait()
-    for turn in range(60):
+    readers = [start(read, gate) for gate in read_many]
+    for turn in range(5_000):
+        if turn >= 60 and all(gate.is_open for gate in read_many):
+            break
         with store.session("job", ephemeral=bool(turn % 2)) as session:
             session.put(b"%d" % session.number * 20_000, "name")
             if not turn % 2:
@@ -258,7 +258,9 @@ def test_readers_of_sessions_that_end_read_right_values(store: fs.Store, churn: 
         if turn % 20 == 0:
             churn()
     stop.open()
-    assert sum(reader.result() for reader in readers) > 0
+    for reader in readers:
+        reader.result()
+    assert all(gate.is_open for gate in read_many)
     store.recover()
     assert store.sessions() == []
 

@@ -27,6 +27,7 @@ LEFT_TO_THE_COMMAND = (
     "put-metadata",
     "put-small-growing",
     "select",
+    "session-put-ephemeral",
     "with-columns",
     "with-columns-large",
 )
