@@ -137,7 +137,7 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import completion, demo, get, objects, put, schema, top, upkeep
+    from flightstore.cli import completion, demo, get, objects, put, schema, sessions, top, upkeep
 
     for command in (
         put.put,
@@ -147,6 +147,8 @@ def _add_commands() -> None:
         objects.list_objects,
         objects.stat,
         objects.remove,
+        sessions.sessions,
+        sessions.session,
         top.top,
         upkeep.stats,
         upkeep.doctor,
