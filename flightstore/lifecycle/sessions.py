@@ -78,6 +78,8 @@ class Entry:
     """Whether it was begun by this call."""
     owns: bool = field(init=False, default=False)
     """Whether the caller is its owner."""
+    handed_over: bool = field(init=False, default=False)
+    """Whether a handle has been made of it, which closes the connection from then on."""
 
     def __str__(self) -> str:
         return f"session {self.asked}" if self.asked else f"session {self.name!r}"

@@ -25,11 +25,12 @@ class Session(Store, AbstractSession):
     """
 
     def __init__(self, conn: Connection, entry: sessions.Entry) -> None:
-        super().__init__(conn)
-        self._session = entry.number
-        self._session_name = entry.record.name if entry.record is not None else ""
-        self._owned = entry if entry.owns and entry.record is not None and entry.record.ephemeral else None
+        record = entry.record
+        self._session_name = record.name if record is not None else ""
+        self._owned = entry if entry.owns and record is not None and record.ephemeral else None
         self._owner_pid = os.getpid()
+        entry.handed_over = True
+        super().__init__(conn, entry.number)
 
     @property
     def number(self) -> int:
@@ -64,9 +65,9 @@ class Session(Store, AbstractSession):
     def close(self) -> None:
         """Give up this handle. The owner's handle of an ephemeral session ends it."""
         conn, owned = self._connection, self._owned
-        self._owned = None
         if conn is not None and owned is not None and self._owner_pid == os.getpid():
             conn.undo((sessions.ending(owned),))
+        self._owned = None
         super().close()
 
     def __del__(self) -> None:

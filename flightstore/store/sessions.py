@@ -42,7 +42,8 @@ class Sessions(Attached, AbstractSessions):
         except BaseException:
             if entry.begun:
                 conn.undo((sessions.ending(entry),))
-            release_connection(conn)
+            if not entry.handed_over:
+                release_connection(conn)
             raise
 
     def sessions(self) -> builtins.list[SessionInfo]:
