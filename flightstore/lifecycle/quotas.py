@@ -7,7 +7,7 @@ that changes it, so the check and what it admits are one commit.
 The check comes before anything is allocated. So a session that is at its end asks for no room: nobody else's
 objects are swept, moved or given up for a create that would be refused all the same.
 
-May call sessions, freeing and recovery; sealing calls this.
+May call sessions and recovery; sealing calls this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from flightstore.catalog import keys
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import QuotaExceeded
-from flightstore.lifecycle import freeing, recovery, sessions
+from flightstore.lifecycle import recovery, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory.control import Control
 
@@ -58,7 +58,7 @@ def admit(conn: Connection, tx: WriteTransaction, session: int, nbytes: int) -> 
 def make_room_in_session(conn: Connection, over: OverQuota, deadline: float | None) -> None:
     """Make room within a session's quota, or wait for it a moment; the caller tries again.
 
-    What nobody needs any more is given back first: what is dying, then what dead clients were making.
+    What nobody needs any more is given back first: what is dying, and what dead clients were making.
 
     Args:
         conn: The store.
@@ -71,9 +71,6 @@ def make_room_in_session(conn: Connection, over: OverQuota, deadline: float | No
     if over.nbytes > over.quota_bytes:
         raise _exceeded(conn, over)
     seen = conn.control.bell(Control.ROOM_BELL)
-    freeing.sweep(conn)
-    if _fits(conn, over):
-        return
     recovery.recover(conn, thorough=False)
     if _fits(conn, over) or _evict_in_session(conn, over):
         return

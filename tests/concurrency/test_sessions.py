@@ -56,6 +56,9 @@ def test_an_owner_that_restarts_is_isolated_from_its_earlier_life(store: fs.Stor
     store.recover()
     assert [len(session.list()) for session in (earlier, again)] == [1, 1]
     assert store.stats().pending == 0
+    earlier.end()
+    store.recover()
+    assert store.session("job").number == again.number, "the name is not the earlier one's any more"
 
 
 @pytest.mark.req("INV-10", "ISO-2", "FAIL-1")
@@ -111,6 +114,30 @@ def test_an_ephemeral_session_goes_with_its_owner(store: fs.Store) -> None:
     del held
     store.recover()
     assert store.stats().used_bytes == 0
+
+
+@pytest.mark.req("ISO-2")
+def test_an_ephemeral_session_changes_hands(store: fs.Store) -> None:
+    """Its first owner's end is nothing to it any more; its new owner's is."""
+    attached, leave = Gate(), Gate()
+    session = store.session("job", ephemeral=True)
+
+    def take_over() -> None:
+        with fs.connect(store.path) as there:
+            mine = there.session("job", attach=True)
+            mine.put(b"x", "name")
+            attached.open()
+            leave.wait()
+
+    with start(take_over) as owner:
+        attached.wait()
+        session.close()
+        store.recover()
+        joined = store.session("job")
+        assert joined.contains("name")
+        leave.open()
+        owner.result()
+    assert not joined.contains("name")
 
 
 @pytest.mark.req("ISO-2")
