@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         ObjectExists,
         ObjectLost,
         ObjectNotFound,
+        QuotaExceeded,
+        SessionEnded,
+        SessionNotFound,
         SpillDamaged,
         SpillFailed,
         StoreAccessDenied,
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     )
     from flightstore.lifecycle.storages import register_spill_storage
     from flightstore.objects.base import Object
-    from flightstore.store import Store, connect
+    from flightstore.store import Session, Store, connect
     from flightstore.types import (
         ColumnConversion,
         ConversionReport,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         RecoverReport,
         Ref,
+        SessionInfo,
         StoreStats,
     )
 
@@ -73,10 +77,15 @@ __all__ = [
     "ObjectInfo",
     "ObjectLost",
     "ObjectNotFound",
+    "QuotaExceeded",
     "RecoverReport",
     "Ref",
     "SpillDamaged",
     "SpillFailed",
+    "Session",
+    "SessionEnded",
+    "SessionInfo",
+    "SessionNotFound",
     "Store",
     "StoreAccessDenied",
     "StoreBusy",
@@ -92,6 +101,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "Object": "objects.base",
+    "Session": "store",
     "Store": "store",
     "connect": "store",
     "register_spill_storage": "lifecycle.storages",
@@ -106,6 +116,7 @@ _TYPES = frozenset(
         "ObjectInfo",
         "RecoverReport",
         "Ref",
+        "SessionInfo",
         "StoreStats",
     }
 )

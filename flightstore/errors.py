@@ -21,6 +21,9 @@ __all__ = [
     "ObjectNotFound",
     "SpillDamaged",
     "SpillFailed",
+    "QuotaExceeded",
+    "SessionEnded",
+    "SessionNotFound",
     "StoreAccessDenied",
     "StoreBusy",
     "StoreClosed",
@@ -149,6 +152,28 @@ class SpillDamaged(ObjectLost):
 
     url: str = ""
     name: str = ""
+
+
+class QuotaExceeded(StoreFull):
+    """The object would take its session beyond its quota, whatever room the store has.
+
+    Attributes:
+        session: Number of the session.
+        quota_bytes: Its quota.
+        used_bytes: Bytes that count against it.
+    """
+
+    session: int = 0
+    quota_bytes: int = 0
+    used_bytes: int = 0
+
+
+class SessionNotFound(FlightStoreError, LookupError):
+    """There is no session of this name or number, or it is over."""
+
+
+class SessionEnded(FlightStoreError, RuntimeError):
+    """The session that this handle is in is over: it was ended, or it was ephemeral and its owner is gone."""
 
 
 class StoreBusy(FlightStoreError, TimeoutError):

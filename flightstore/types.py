@@ -21,6 +21,7 @@ __all__ = [
     "ObjectInfo",
     "RecoverReport",
     "Ref",
+    "SessionInfo",
     "StoreStats",
 ]
 
@@ -134,6 +135,32 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session, at one moment."""
+
+    id: int
+    """Its number: unique in the store for ever."""
+    name: str | None
+    """Its name, if it has one."""
+    state: str
+    """``active``, or ``ended`` while its memory is yet to be reclaimed."""
+    owner_pid: int
+    """Process that began it, or attached to it last."""
+    owner_alive: bool
+    """Whether that process is still connected."""
+    ephemeral: bool
+    """Whether it is over as soon as its owner is gone."""
+    quota_bytes: int | None
+    """Upper bound of the memory it may take; None for none."""
+    used_bytes: int
+    """Memory that counts against it, pending and deleted objects included."""
+    objects: int
+    """Sealed objects; once it has ended, those that are yet to be reclaimed."""
+    created_ns: int
+    """When it was begun."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoreStats:
     """Usage of a store, at one moment."""
 
@@ -193,6 +220,8 @@ class RecoverReport:
     """Catalog reader slots of dead processes that were cleared."""
     removed_files: int = 0
     """Left-over files that were removed."""
+    ended_sessions: int = 0
+    """Ephemeral sessions of dead owners that were ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,9 +335,14 @@ def render() -> dict[str, str]:
 # --- what is on which page ---
 
 
-CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing", "keeping": "AbstractKeeping"}
+CONTRACT = {
+    "__init__": "AbstractStore",
+    "composing": "AbstractComposing",
+    "keeping": "AbstractKeeping",
+    "sessions": "AbstractSessions",
+}
 """The files of flightstore/abc, and the class in each, in the order of the page."""
-MIXINS = {"attached": "Attached", "composing": "Composing", "keeping": "Keeping"}
+MIXINS = {"attached": "Attached", "composing": "Composing", "keeping": "Keeping", "sessions": "Sessions"}
 """The same for flightstore/store."""
 
 
@@ -388,7 +393,11 @@ def make_pages() -> list[Page]:
             "`flightstore.abc.AbstractStore`, which every store implements; the last ones are this "
             "store's own. `Ref` is a name (`str`) or an id ([`ObjectID`](values.md#objectid)). A `timeout` "
             "is seconds: 0 does not wait, `None` waits for ever. Any thread may call any method.",
-            (entry_of("flightstore/store/local.py", "connect"), store_entry()),
+            (
+                entry_of("flightstore/store/local.py", "connect"),
+                store_entry(),
+                entry_of("flightstore/store/session.py", "Session"),
+            ),
         ),
         Page(
             "builders.md",

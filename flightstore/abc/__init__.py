@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING, Any, Self
 from flightstore.abc.building import BlobBuilder, TableBuilder
 from flightstore.abc.composing import AbstractComposing
 from flightstore.abc.keeping import AbstractKeeping
+from flightstore.abc.sessions import AbstractSessions
 from flightstore.objects.base import Object
 from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AbstractComposing", "AbstractKeeping", "AbstractStore", "BlobBuilder", "TableBuilder"]
+__all__ = [
+    "AbstractComposing",
+    "AbstractKeeping",
+    "AbstractSession",
+    "AbstractSessions",
+    "AbstractStore",
+    "BlobBuilder",
+    "TableBuilder",
+]
 
 
-class AbstractStore(AbstractComposing, AbstractKeeping):
+class AbstractStore(AbstractComposing, AbstractKeeping, AbstractSessions):
     """A store of immutable objects."""
 
     @abstractmethod
@@ -203,3 +212,29 @@ class AbstractStore(AbstractComposing, AbstractKeeping):
 
     def __contains__(self, ref: object) -> bool:
         return isinstance(ref, str | ObjectID) and self.contains(ref)
+
+
+class AbstractSession(AbstractStore):
+    """A store of its own ids and names within another one; made by :meth:`AbstractStore.session`.
+
+    :meth:`stats`, :meth:`recover` and :meth:`destroy` are those of the whole store. Once the session is over,
+    reads find nothing and writes raise SessionEnded.
+    """
+
+    @property
+    @abstractmethod
+    def number(self) -> int:
+        """The session's number, by which it can be attached to; unique in the store for ever."""
+
+    @property
+    @abstractmethod
+    def session_name(self) -> str | None:
+        """The session's name, if it has one."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End the session for everybody: its ids and names are gone at once, whoever owns it.
+
+        Objects that somebody holds stay readable to them. The memory is given back by the next creates, or
+        by :meth:`recover`. Pins keep nothing here. Idempotent.
+        """

@@ -162,7 +162,10 @@ class WriteTransaction:
     def finish(self) -> None:
         """Write the counters; the last thing before the commit."""
         for session, used in self._usage.items():
-            self.txn.put(keys.quota_key(session), used.to_bytes(8, "big"))
+            if used:
+                self.txn.put(keys.quota_key(session), used.to_bytes(8, "big"))
+            else:
+                self.txn.delete(keys.quota_key(session))
         self.txn.put(keys.COUNTERS, encode_record(self.counters))
 
     def ring(self, bell: int) -> None:

@@ -25,7 +25,7 @@ from click.shell_completion import (
 )
 
 from flightstore.cli import exits
-from flightstore.cli.context import Settings, common_options, settings
+from flightstore.cli.context import Settings, common_options, session_number, settings
 from flightstore.cli.output import print_json
 from flightstore.errors import FlightStoreError
 
@@ -54,7 +54,7 @@ class ObjectRef(_ParamType):
         given = so_far if isinstance(so_far, tuple) else ()
         return [
             CompletionItem(name)
-            for name in _matching(ctx.find_root().ensure_object(Settings).store, incomplete)
+            for name in _matching(ctx.find_root().ensure_object(Settings), incomplete)
             if name not in given
         ]
 
@@ -63,17 +63,18 @@ OBJECT = ObjectRef()
 """The type of arguments that name objects."""
 
 
-def _matching(path: str | None, incomplete: str) -> list[str]:
+def _matching(chosen: Settings, incomplete: str) -> list[str]:
     import flightstore
     from flightstore.lifecycle.registry import connection_for, release_connection
     from flightstore.lifecycle.watching import matching_ids, matching_names
 
     try:
-        with flightstore.connect(path, create=False, busy_timeout=0) as store:
+        with flightstore.connect(chosen.store, create=False, busy_timeout=0) as store:
             connection = connection_for(store.path, 0)
             try:
                 match = matching_ids if incomplete.startswith("id:") else matching_names
-                return sorted(match(connection, incomplete))
+                session = session_number(store, chosen.session) if chosen.session is not None else 0
+                return sorted(match(connection, incomplete, session))
             finally:
                 release_connection(connection)
     except (FlightStoreError, OSError):

@@ -1,4 +1,4 @@
-"""What all commands share: the options --store and --json, opening the store, parsing references.
+"""What all commands share: the options --store and --json, opening a store or session, parsing references.
 
 Both options are taken before and after the subcommand. Calls flightstore's public API alone.
 """
@@ -12,10 +12,18 @@ from typing import Any, TypeVar
 
 import click
 
-from flightstore.errors import NotAStore, ObjectNotFound
-from flightstore.types import ObjectID, Ref
+from flightstore.errors import NotAStore, ObjectNotFound, SessionNotFound
+from flightstore.types import ObjectID, Ref, SessionInfo
 
-__all__ = ["Settings", "common_options", "open_store", "parse_ref", "settings"]
+__all__ = [
+    "Settings",
+    "common_options",
+    "open_store",
+    "parse_ref",
+    "session_number",
+    "session_option",
+    "settings",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,6 +36,8 @@ class Settings:
     """Directory of the store; None for the default one."""
     json: bool = False
     """Print JSON instead of tables."""
+    session: str | None = None
+    """Name or number of the session whose objects are meant; None for the store's own."""
 
 
 def settings() -> Settings:
@@ -66,12 +76,43 @@ def common_options(function: Function) -> Function:
     return store(as_json(function))
 
 
+def _set_session(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.find_root().ensure_object(Settings).session = value
+
+
+def session_option(function: Function) -> Function:
+    """Add --session to a command on objects."""
+    return click.option(
+        "--session",
+        metavar="NAME",
+        is_eager=True,  # before references are completed
+        expose_value=False,
+        callback=_set_session,
+        help="The objects of this session, by name or number.",
+    )(function)
+
+
+def session_number(store: Any, text: str) -> int:
+    """The number of the latest session of that name, or of that number, whoever owns it.
+
+    Raises:
+        SessionNotFound: there is none, or not any more.
+    """
+    active: list[SessionInfo] = [info for info in store.sessions() if info.state == "active"]
+    named = [info.id for info in active if info.name == text]
+    numbered = [info.id for info in active if str(info.id) == text]
+    if not named + numbered:
+        raise SessionNotFound(f"there is no session {text}", hint="flightstore sessions shows what there is")
+    return max(named or numbered)
+
+
 @contextmanager
 def open_store(*, create: bool = False) -> Iterator[Any]:
-    """The store the command works on, closed at the end.
+    """The store that the command works on, or the session of it, closed at the end.
 
     Args:
-        create: Make the store when there is none. Commands that only look never do.
+        create: Make the store when there is none, and begin the session. Commands that only look never do.
     """
     import flightstore
 
@@ -83,11 +124,26 @@ def open_store(*, create: bool = False) -> Iterator[Any]:
         raise
     try:
         with store:
-            yield store
+            wanted = settings().session
+            if wanted is None:
+                yield store
+            else:
+                with _entered(store, wanted, create=create) as session:
+                    yield session
     except ObjectNotFound as error:
         # The store's own hint names Python calls.
         error.hint = "flightstore ls shows what there is"
         raise
+
+
+def _entered(store: Any, wanted: str, *, create: bool) -> Any:
+    """A session, without becoming the owner of one that is there: a command is soon gone."""
+    try:
+        return store.session(session_number(store, wanted))
+    except SessionNotFound:
+        if not create:
+            raise
+        return store.session(wanted)
 
 
 def parse_ref(text: str) -> Ref:

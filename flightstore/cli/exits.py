@@ -28,7 +28,7 @@ ERROR = 1
 USAGE = 2
 """The command was not understood: an unknown option, a malformed id, a missing argument."""
 NOT_FOUND = 3
-"""No such object, store or file."""
+"""No such object, session, store or file."""
 FULL = 4
 """No room in the store."""
 BUSY = 5
@@ -48,6 +48,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.ObjectNotFound, NOT_FOUND),
     (errors.ObjectLost, NOT_FOUND),
     (errors.NotAStore, NOT_FOUND),
+    (errors.SessionNotFound, NOT_FOUND),
     (errors.StoreFull, FULL),
     (errors.StoreBusy, BUSY),
     (errors.StoreDamaged, DAMAGE),

@@ -10,7 +10,13 @@ import click
 
 from flightstore.cli import exits, packing, writers
 from flightstore.cli.completion import OBJECT
-from flightstore.cli.context import common_options, open_store, parse_ref, settings
+from flightstore.cli.context import (
+    common_options,
+    open_store,
+    parse_ref,
+    session_option,
+    settings,
+)
 from flightstore.cli.formats import FormatName, detect_format, format_for, format_of
 from flightstore.cli.output import Advance, human_bytes, human_rate, print_json, progress
 from flightstore.cli.preview import Wanted, describe, preview_document, show, text_rows
@@ -48,6 +54,7 @@ Examples:
     help="Wait this many seconds for the object to appear [default: 0].",
 )
 @unpickling
+@session_option
 @common_options
 def get(ref: str, output: str | None, format_: str | None, timeout: float, unpickle: bool) -> int:
     """Get an object: into a file, to stdout, or as a preview.
@@ -103,6 +110,7 @@ Examples:
 )
 @click.option("--tail", is_flag=True, help="The last rows instead of the first.")
 @unpickling
+@session_option
 @common_options
 def head(ref: str, rows: int, columns: tuple[str, ...], tail: bool, unpickle: bool) -> int:
     """Show the first rows of a table, or the beginning of anything else.

@@ -137,7 +137,7 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import completion, demo, get, keeping, objects, put, schema, top, upkeep
+    from flightstore.cli import completion, demo, get, keeping, objects, put, schema, sessions, top, upkeep
 
     for command in (
         put.put,
@@ -152,6 +152,8 @@ def _add_commands() -> None:
         keeping.free,
         keeping.evict,
         keeping.spill,
+        sessions.sessions,
+        sessions.session,
         top.top,
         upkeep.stats,
         upkeep.doctor,

@@ -8,7 +8,13 @@ import click
 
 from flightstore.cli import exits
 from flightstore.cli.completion import OBJECT
-from flightstore.cli.context import common_options, open_store, parse_ref, settings
+from flightstore.cli.context import (
+    common_options,
+    open_store,
+    parse_ref,
+    session_option,
+    settings,
+)
 from flightstore.cli.output import (
     human_age,
     human_bytes,
@@ -41,6 +47,7 @@ Examples:
     flightstore ls --json | jq '.objects[].name'""",
 )
 @click.argument("pattern", required=False, type=OBJECT)
+@session_option
 @common_options
 def list_objects(pattern: str | None) -> int:
     """List the objects whose name matches PATTERN (shell style); all without one."""
@@ -75,6 +82,7 @@ Examples:
     flightstore stat orders --json"""
 )
 @click.argument("ref", type=OBJECT)
+@session_option
 @common_options
 def stat(ref: str) -> int:
     """Show all that is known about one object, who holds it included."""
@@ -137,6 +145,7 @@ Examples:
 @click.option(
     "--if-unused", is_flag=True, help="Keep what somebody holds (exit code 5 if anything was kept)."
 )
+@session_option
 @common_options
 def remove(refs: tuple[str, ...], if_unused: bool) -> int:
     """Delete objects.

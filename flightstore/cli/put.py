@@ -20,7 +20,7 @@ from typing import IO, Any
 import click
 
 from flightstore.cli import readers
-from flightstore.cli.context import common_options, open_store, settings
+from flightstore.cli.context import common_options, open_store, session_option, settings
 from flightstore.cli.formats import FormatName, format_for, format_of, stem
 from flightstore.cli.output import (
     human_bytes,
@@ -101,6 +101,7 @@ Examples:
     metavar="S",
     help="Wait this many seconds for room [default: 0].",
 )
+@session_option
 @common_options
 def put(
     files: tuple[str, ...],

@@ -9,7 +9,13 @@ import click
 
 from flightstore.cli import exits, pickles
 from flightstore.cli.completion import OBJECT
-from flightstore.cli.context import common_options, open_store, parse_ref, settings
+from flightstore.cli.context import (
+    common_options,
+    open_store,
+    parse_ref,
+    session_option,
+    settings,
+)
 from flightstore.cli.output import human_bytes, human_count, print_json, print_pairs, print_table
 from flightstore.cli.values import shortened
 
@@ -30,6 +36,7 @@ Examples:
     flightstore schema weights"""
 )
 @click.argument("ref", type=OBJECT)
+@session_option
 @common_options
 def schema(ref: str) -> int:
     """Show a table's columns with their types, bytes, nulls and metadata; an array's dtype and shape."""

@@ -34,6 +34,7 @@ from flightstore.errors import (
     CatalogFull,
     NotAStore,
     StoreClosed,
+    StoreDamaged,
 )
 from flightstore.lifecycle import layout
 from flightstore.memory import kernel
@@ -176,7 +177,11 @@ class Connection:
             now = None
         if now != identity:
             raise StoreClosed(f"the store {self.path} was removed", hint="connect again to make a new one")
-        layout.check_files(self.path, identity)
+        try:
+            layout.check_files(self.path, identity)
+        except StoreDamaged:
+            self.refuse_destroyed()  # it is being removed since we looked
+            raise
 
     # --- changing the store ---
 

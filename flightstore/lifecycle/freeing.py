@@ -17,7 +17,7 @@ import msgspec
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_LEFT, FLAG_PROBING, ObjectRecord, decode_record
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.lifecycle import extents
+from flightstore.lifecycle import extents, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import kernel
 from flightstore.types import ObjectID, Ref
@@ -158,6 +158,8 @@ def sweep_if_worthwhile(conn: Connection) -> None:
     counters = conn.counters
     if counters is None:
         return
+    if counters.ended:
+        sessions.reclaim(conn)
     objects = counters.dying - counters.swept_dying
     freed = counters.dying_bytes - counters.swept_bytes
     if objects >= _SWEEP_OBJECTS or freed * _SWEEP_SHARE >= conn.capacity_bytes:
@@ -165,8 +167,10 @@ def sweep_if_worthwhile(conn: Connection) -> None:
 
 
 def sweep(conn: Connection) -> tuple[int, int]:
-    """Give back the memory of all dying objects that nobody holds; returns how many, and their bytes."""
-    objects = freed = 0
+    """Give back the memory of all dying objects that nobody holds, and of scopes that have ended; returns how
+    many objects, and their bytes.
+    """
+    objects, freed = sessions.reclaim_all(conn)
     more = conn.control.usage()[4] > 0
     while more:
         done, nbytes, more = conn.exclusive(lambda: _sweep_batch(conn))

@@ -25,7 +25,14 @@ from flightstore.catalog.records import (
     decode_record,
     unfolded,
 )
-from flightstore.catalog.scopes import SpillRecord, decode_spill
+from flightstore.catalog.scopes import (
+    ENDED,
+    SessionRecord,
+    SpillRecord,
+    decode_batch,
+    decode_session,
+    decode_spill,
+)
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import (
     Counters,
@@ -67,6 +74,9 @@ class _Picture:
     extents: list[tuple[Extent, ExtentUse]] = field(default_factory=list)
     spills: dict[int, SpillRecord] = field(default_factory=dict)
     quotas: dict[int, int] = field(default_factory=dict)
+    sessions: dict[int, SessionRecord] = field(default_factory=dict)
+    session_names: dict[bytes, bytes] = field(default_factory=dict)
+    ended: int = 0
     batched: set[bytes] = field(default_factory=set)
     events: list[int] = field(default_factory=list)
     waiting: int = 0
@@ -91,6 +101,7 @@ def fsck(conn: Connection) -> list[Finding]:
         *_check_counters(picture),
         *_check_names(picture),
         *_check_quotas(picture),
+        *_check_sessions(picture),
         *_check_batched(picture),
         *_check_events(picture),
         *_check_objects(picture),
@@ -122,6 +133,13 @@ def _read_all(txn: Any) -> _Picture:
     picture.quotas = {
         int.from_bytes(key[1:], "big"): int.from_bytes(raw, "big") for key, raw in scan(txn, keys.QUOTA)
     }
+    picture.sessions = {
+        int.from_bytes(key[1:], "big"): decode_session(raw) for key, raw in scan(txn, keys.SESSION)
+    }
+    picture.session_names = dict(scan(txn, keys.SESSION_NAME))
+    states = [session.state for session in picture.sessions.values()]
+    states += [decode_batch(raw).state for _, raw in scan(txn, keys.BATCH)]
+    picture.ended = states.count(ENDED)
     picture.batched = {key for key, _ in scan(txn, keys.BATCHED)}
     picture.events = [int.from_bytes(key[1:], "big") for key, _ in scan(txn, keys.EVENT)]
     picture.waiting = sum(1 for _ in scan(txn, keys.WAITER))
@@ -200,6 +218,21 @@ def _check_quotas(picture: _Picture) -> Iterator[Finding]:
             )
 
 
+def _check_sessions(picture: _Picture) -> Iterator[Finding]:
+    """Every sealed object is in a session that there is; a session's name leads to one that bears it."""
+    for key, _ in picture.sealed:
+        session = int.from_bytes(key[1:5], "big")
+        if session and session not in picture.sessions:
+            yield Finding("sessions", f"{key[5:].hex()} is in session {session}, which there is not")
+    for number in picture.sessions:
+        if number >= picture.counters.next_session:
+            yield Finding("sessions", f"the number {number} was not given out yet")
+    for key, raw in picture.session_names.items():
+        record = picture.sessions.get(int.from_bytes(raw, "big"))
+        if record is None or not record.name or keys.session_name_key(record.name) != key:
+            yield Finding("sessions", f"the name {key[1:]!r} leads to a session that does not bear it")
+
+
 def _check_batched(picture: _Picture) -> Iterator[Finding]:
     """Objects and the index of their batches agree."""
     expected = {
@@ -238,6 +271,7 @@ def _check_counters(picture: _Picture) -> Iterator[Finding]:
         "spilled_bytes": sum(only_spilled),
         "doomed": picture.doomed,
         "waiting": picture.waiting,
+        "ended": picture.ended,
         "dying_bytes": sum(extent.length for _, record in picture.dying for extent in record.extents),
     }
     for name, fact in facts.items():

@@ -12,7 +12,7 @@ from flightstore.lifecycle import eviction, spilling
 from flightstore.lifecycle.choosing import Policy, Usage, marked_first, plan_eviction, plan_spill
 from flightstore.lifecycle.connection import Connection
 
-__all__ = ["Effort", "evictable_bytes", "policy_of", "relieve", "spillable_bytes"]
+__all__ = ["Effort", "evictable_bytes", "policy_of", "relieve", "relieve_session", "spillable_bytes"]
 
 _LEAST_SHARE = 7  # a hundred-and-twenty-eighth of the capacity: looking at all objects is not for a few bytes
 
@@ -49,6 +49,18 @@ def relieve(conn: Connection, nbytes: int, effort: Effort) -> bool:
     if eviction.evict(conn, wanted, policy):
         return True
     return may_spill and spilling.spill(conn, wanted, policy) > 0
+
+
+def relieve_session(conn: Connection, lacking_bytes: int, effort: Effort) -> bool:
+    """The same within a session's quota: only its own objects go; whether memory became free."""
+    policy, session = policy_of(conn, effort.session), effort.session
+    usage = eviction.read_usage(conn, session)
+    may_spill = effort.may_spill and spilling.spill_url(conn) is not None
+    if lacking_bytes > evictable_bytes(usage, policy) + (spillable_bytes(usage, policy) if may_spill else 0):
+        return False
+    if eviction.evict(conn, lacking_bytes, policy, session=session):
+        return True
+    return may_spill and spilling.spill(conn, lacking_bytes, policy, session=session) > 0
 
 
 def evictable_bytes(usage: list[Usage], policy: Policy = marked_first) -> int:

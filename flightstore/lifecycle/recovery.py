@@ -8,6 +8,7 @@ What a process can leave behind when it is killed at any line, and what is done 
 - leases: gone with its client file, which is removed **last**, so that a recovery that dies too is repeated;
 - a slot in LMDB's table of readers: cleared;
 - files half-made: removed;
+- an ephemeral session that it owned: ended, and reclaimed like all that have ended;
 - dying objects: swept, as always.
 
 The writers' lock and LMDB's transaction need nothing: the lock passes on, the transaction never was.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_PROBING, decode_record
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.lifecycle import extents, freeing, layout, spilling
+from flightstore.lifecycle import extents, freeing, layout, sessions, spilling
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory.clients import client_id
 from flightstore.types import RecoverReport
@@ -38,6 +39,7 @@ def recover(conn: Connection, *, thorough: bool = True) -> RecoverReport:
     dead = conn.clients.dead()
     unmark = thorough or bool(dead)
     aborted, unmarked, ranges = conn.write(lambda tx: _disown(conn, tx, set(dead), unmark))
+    ended = sessions.end_orphans(conn)
     _return_ranges(conn, ranges)
     conn.exclusive(lambda: _remove_clients(conn, dead))
     objects, freed = freeing.sweep(conn)
@@ -51,6 +53,7 @@ def recover(conn: Connection, *, thorough: bool = True) -> RecoverReport:
         repaired_ranges=len(ranges) + unmarked,
         stale_readers=stale,
         removed_files=removed,
+        ended_sessions=ended,
     )
 
 

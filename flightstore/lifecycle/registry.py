@@ -26,7 +26,7 @@ from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, kernel
 from flightstore.memory.control import Control
 
-__all__ = ["connection_for", "release_connection"]
+__all__ = ["connection_for", "release_connection", "retain_connection"]
 
 _connections: dict[bytes, Connection] = {}
 _registry = threading.RLock()
@@ -107,6 +107,18 @@ def _unusable(path: str, error: OSError) -> FlightStoreError:
             hint="direct clients need read and write permission on its directory and files",
         )
     return StoreDamaged(f"the store {path} cannot be used: {error}", hint="run 'flightstore doctor'")
+
+
+def retain_connection(connection: Connection) -> None:
+    """Count one more handle on a connection, as `connection_for` does.
+
+    Raises:
+        StoreClosed: its last handle was closed meanwhile.
+    """
+    with _registry:
+        if _connections.get(connection.control.identity.nonce) is not connection or not connection.handles:
+            raise StoreClosed("this store handle was closed", hint="connect again")
+        connection.handles += 1
 
 
 def release_connection(connection: Connection) -> None:

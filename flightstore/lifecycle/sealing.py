@@ -24,7 +24,7 @@ from flightstore.catalog import keys
 from flightstore.catalog.records import Extent, Member, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import NotStorable, ObjectExists, StoreClosed
-from flightstore.lifecycle import extents, freeing, room
+from flightstore.lifecycle import extents, freeing, quotas, room, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.pressure import Effort
 from flightstore.memory import allocator, kernel
@@ -151,7 +151,7 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     """Store objects; all become visible in one commit, or none.
 
     Raises:
-        StoreFull, CatalogFull, ObjectExists: nothing was stored.
+        StoreFull, CatalogFull, ObjectExists, SessionEnded: nothing was stored.
     """
     if len(objects) == 1 and objects[0].payload.size_bytes <= SMALL_BYTES:
         _seal_all(conn, (), objects, deadline)
@@ -210,6 +210,7 @@ def _seal_all(
     def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
             conn.check_catalog_room()
+            quotas.admit(conn, tx, small[0].session, needed)
         for new in pending:
             _seal_pending(conn, tx, new)
         for new in small:
@@ -245,6 +246,8 @@ def with_room(
     while True:
         try:
             return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
+        except quotas.OverQuota as over:
+            quotas.make_room_in_session(conn, over, deadline, effort)
         except _NoRoom:
             patience = patience or time.monotonic() + conn.busy_timeout_s
             thorough = room.make_room(conn, nbytes, align, deadline, patience, effort)
@@ -302,26 +305,30 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
     """Make a pending object with room for its payload.
 
     Raises:
-        ObjectExists, StoreFull, CatalogFull: there is no pending object then.
+        ObjectExists, StoreFull, CatalogFull, SessionEnded: there is no pending object then.
     """
+
+    nbytes = max(new.payload.size_bytes, 1)
 
     def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
+        quotas.admit(conn, tx, new.session, kernel.round_up(nbytes, align))
         _refuse_taken(tx, new.session, new.id)
-        extent = extents.take(tx, max(new.payload.size_bytes, 1), align, session=new.session, looks=looks)
+        extent = extents.take(tx, nbytes, align, session=new.session, looks=looks)
         if extent is None:
             raise _NoRoom
         new.serial = tx.next_serial()
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline, _effort_for([new]))
+    return with_room(conn, work, nbytes, align, deadline, _effort_for([new]))
 
 
 def seal(conn: Connection, new: NewObject) -> None:
     """Make a pending object visible.
 
     Raises:
+        SessionEnded: its session is over.
         StoreClosed: it was aborted, by its owner or because its owner was taken for dead.
     """
     conn.write(lambda tx: _seal_pending(conn, tx, new))
@@ -329,6 +336,8 @@ def seal(conn: Connection, new: NewObject) -> None:
 
 
 def _seal_pending(conn: Connection, tx: WriteTransaction, new: NewObject) -> None:
+    if new.session:
+        sessions.required(conn, tx, new.session)
     record = tx.pending(new.session, new.id)
     if record is None:
         raise StoreClosed(f"the object {new.id} is no longer being created: it was aborted")

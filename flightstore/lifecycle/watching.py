@@ -191,25 +191,25 @@ def _bytes_of(extents: Iterable[Iterable[Extent]]) -> int:
     return sum(distinct.values())
 
 
-def matching_names(conn: Connection, prefix: str) -> list[str]:
+def matching_names(conn: Connection, prefix: str, session: int = 0) -> list[str]:
     """Names of objects that begin with `prefix`. Reads the names, not the objects."""
-    start = keys.session_prefix(keys.NAME, 0)
+    start = keys.session_prefix(keys.NAME, session)
     found = conn.catalog.items(start + prefix.encode(errors="surrogateescape")[:_SHORTEST_CUT])
-    names = (_name_of(conn, key, object_id) for key, object_id in found)
+    names = (_name_of(conn, session, key, object_id) for key, object_id in found)
     return [name for name in names if name is not None and name.startswith(prefix)]
 
 
-def _name_of(conn: Connection, key: bytes, object_id: bytes) -> str | None:
+def _name_of(conn: Connection, session: int, key: bytes, object_id: bytes) -> str | None:
     """The name behind a name's key; of a long one the key holds the beginning only, the record the whole."""
     if len(key) != _LONG_KEY_BYTES:
         return key[_ID_AT:].decode()
-    raw = conn.catalog.get(keys.object_key(0, object_id))
+    raw = conn.catalog.get(keys.object_key(session, object_id))
     names = () if raw is None else decode_record(raw).names
-    return next((name for name in names if keys.name_key(0, name) == key), None)
+    return next((name for name in names if keys.name_key(session, name) == key), None)
 
 
-def matching_ids(conn: Connection, prefix: str) -> list[str]:
+def matching_ids(conn: Connection, prefix: str, session: int = 0) -> list[str]:
     """Ids of sealed objects, as text, that begin with `prefix`."""
-    start = keys.session_prefix(keys.OBJECT, 0)
+    start = keys.session_prefix(keys.OBJECT, session)
     ids = (str(ObjectID(key[len(start) :])) for key, _ in conn.catalog.items(start))
     return [text for text in ids if text.startswith(prefix)]

@@ -5,5 +5,6 @@ file each, named like the parts of the contract in flightstore.abc.
 """
 
 from flightstore.store.local import Store, connect
+from flightstore.store.session import Session
 
-__all__ = ["Store", "connect"]
+__all__ = ["Session", "Store", "connect"]

@@ -21,10 +21,10 @@ __all__ = ["Attached", "check_new", "checked", "deadline_of", "listed"]
 class Attached:
     """One handle on a store."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._connection: Connection | None = conn
-        self._session = 0
+    def __init__(self, conn: Connection, session: int = 0) -> None:
+        self._session = session
         self._closing = threading.Lock()
+        self._connection: Connection | None = conn
 
     @property
     def _conn(self) -> Connection:

@@ -31,6 +31,7 @@ from flightstore.objects.registry import encode
 from flightstore.store.attached import check_new, deadline_of, listed
 from flightstore.store.composing import Composing
 from flightstore.store.keeping import Keeping
+from flightstore.store.sessions import Sessions
 from flightstore.store.waiting import in_thread
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
@@ -98,7 +99,7 @@ def connect(
     return store
 
 
-class Store(Composing, Keeping, AbstractStore):
+class Store(Composing, Keeping, Sessions, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 

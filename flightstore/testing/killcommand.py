@@ -14,11 +14,25 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flightstore.testing import crashframes, crashmemory, crashspecial, crashtable  # they fill OPERATIONS
+from flightstore.testing import (  # they fill OPERATIONS
+    crashframes,
+    crashmemory,
+    crashsessions,
+    crashspecial,
+    crashtable,
+)
 from flightstore.testing.killpoints import KillPointFailure, KillReport, OperationFailed
 from flightstore.testing.operations import OPERATIONS
 
-__all__ = ["check", "crashframes", "crashmemory", "crashspecial", "crashtable", "main"]
+__all__ = [
+    "check",
+    "crashframes",
+    "crashmemory",
+    "crashsessions",
+    "crashspecial",
+    "crashtable",
+    "main",
+]
 
 COLUMNS = ("operation", "points", "distinct_lines", "executed_lines", "killed", "finished", "seconds")
 

@@ -24,6 +24,7 @@ LEFT_TO_THE_COMMAND = (
     "put-metadata",
     "put-small-growing",
     "select",
+    "session-put-ephemeral",
     "with-columns",
     "with-columns-large",
 )
@@ -53,7 +54,8 @@ def test_every_operation_has_a_row() -> None:
         "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
         "create-table-with-text", "delete", "delete-unused",
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
-        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select", "sweep",
+        "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select",
+        "session-attach", "session-begin", "session-end", "session-put", "session-reclaim", "sweep",
         "wait", "with-columns",
     }  # fmt: skip
     assert required <= OPERATIONS.keys()

@@ -363,3 +363,24 @@ def test_a_forked_child_keeps_what_it_mapped(store: fs.Store, spilled: Path) -> 
 
     assert child(look)
     assert child(lambda: bytes(store.get("n000").value()) == contents["n000"])
+
+
+@pytest.mark.req("ISO-3", "INV-5", "INV-6")
+def test_a_session_at_its_quota_moves_its_own_objects_only(store: fs.Store, spilled: Path) -> None:
+    outside = set_of(store, 4)
+    with store.session("small", quota=4 * MIB) as session:
+        contents = {f"s{number}": value(100 + number) for number in range(10)}
+        for name, content in contents.items():
+            session.put(content, name)
+        assert len(files(spilled)) == 6
+        assert {store.stat(name).state for name in outside} == {"sealed"}
+        assert {name: bytes(session.get(name).value()) for name in contents} == contents
+        session.free(["s9"])
+        session.get("s0").release()
+        session.put(value(200), "more")
+        assert not session.contains("s9")
+        assert store.fsck() == []
+        session.end()
+    store.recover()
+    assert len(files(spilled)) == 0
+    assert {name: bytes(store.get(name).value()) for name in outside} == outside
