@@ -12,20 +12,14 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from flightstore.testing import crashframes, crashspecial, crashtable  # they fill OPERATIONS
-from flightstore.testing.killpoints import KillPointFailure, KillReport, OperationFailed
+from flightstore.testing.killpoints import KillPointFailure, OperationFailed
 from flightstore.testing.operations import OPERATIONS
 
-__all__ = ["check", "crashframes", "crashspecial", "crashtable", "main"]
+__all__ = ["crashframes", "crashspecial", "crashtable", "main"]
 
 COLUMNS = ("operation", "points", "distinct_lines", "executed_lines", "killed", "finished", "seconds")
-
-
-def check(name: str, **options: Any) -> KillReport:
-    """Kill one operation of the table; see :meth:`Operation.check`. May be run in a fresh process."""
-    return OPERATIONS[name].check(**options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_row(COLUMNS)
     for name in names:
         try:
-            report = check(name, exhaustive=options.exhaustive)
+            report = OPERATIONS[name].check(exhaustive=options.exhaustive)
         except (KillPointFailure, OperationFailed) as error:
             failures.append(f"{name}: {error}")
             print(failures[-1], file=sys.stderr, flush=True)
