@@ -12,7 +12,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from flightstore.testing import (  # they fill OPERATIONS
     crashframes,
@@ -21,11 +20,10 @@ from flightstore.testing import (  # they fill OPERATIONS
     crashspecial,
     crashtable,
 )
-from flightstore.testing.killpoints import KillPointFailure, KillReport, OperationFailed
+from flightstore.testing.killpoints import KillPointFailure, OperationFailed
 from flightstore.testing.operations import OPERATIONS
 
 __all__ = [
-    "check",
     "crashframes",
     "crashmemory",
     "crashsessions",
@@ -35,11 +33,6 @@ __all__ = [
 ]
 
 COLUMNS = ("operation", "points", "distinct_lines", "executed_lines", "killed", "finished", "seconds")
-
-
-def check(name: str, **options: Any) -> KillReport:
-    """Kill one operation of the table; see :meth:`Operation.check`. May be run in a fresh process."""
-    return OPERATIONS[name].check(**options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_row(COLUMNS)
     for name in names:
         try:
-            report = check(name, exhaustive=options.exhaustive)
+            report = OPERATIONS[name].check(exhaustive=options.exhaustive)
         except (KillPointFailure, OperationFailed) as error:
             failures.append(f"{name}: {error}")
             print(failures[-1], file=sys.stderr, flush=True)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import pytest
 
-from flightstore.testing import killcommand
-from flightstore.testing.children import start_spawned
+from flightstore.testing import crashframes, crashspecial, crashtable
 from flightstore.testing.crashtable import NEWCOMER
-from flightstore.testing.killpoints import KillReport
+from flightstore.testing.killapart import check_apart
 from flightstore.testing.operations import OPERATIONS
+
+assert crashframes
+assert crashspecial
+assert crashtable
 
 NEWCOMERS_IN_SUITE = ("close", "destroy", "get")
 LEFT_TO_THE_COMMAND = (
@@ -40,9 +43,7 @@ def rows() -> list[str]:
 @pytest.mark.req("FAIL-2", "FAIL-3", "FAIL-4", "INV-2", "INV-9", "API-1", "API-6", "API-7", "API-8", "API-13")
 @pytest.mark.parametrize("name", rows())
 def test_killed_at_every_line(name: str) -> None:
-    # A process of its own: it forks hundreds of times, and pytest's memory takes long to fork.
-    with start_spawned(killcommand.check, name, deadline_s=120) as process:
-        report: KillReport = process.result(deadline_s=600)
+    report = check_apart(name, deadline_s=120)
     assert report.points >= 20
     # A busy machine can lead past a point: a wait is skipped, a lock is had at once.
     assert report.killed >= 0.95 * report.points, "hardly any point is missed"

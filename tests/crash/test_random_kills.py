@@ -10,6 +10,7 @@ import pytest
 
 from flightstore.errors import StoreFull
 from flightstore.store import Store
+from flightstore.testing.children import start_spawned
 from flightstore.testing.crashscenes import (
     CAPACITY_BYTES,
     Scene,
@@ -64,10 +65,8 @@ def check(scene: Scene, outcome: Outcome) -> None:
     assert all(map(is_whole, found.values())), [name for name in found if not is_whole(found[name])]
 
 
-@pytest.mark.slow
-@pytest.mark.req("FAIL-2", "FAIL-3", "API-13", "INV-2")
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(seed: int) -> None:
+def kill_at_random_moments(seed: int) -> None:
+    """A hundred kills; raises when what one of them left is wrong."""
     scene = open_scene()
     try:
         report = random_kills(
@@ -81,3 +80,12 @@ def test_killed_at_random_moments(seed: int) -> None:
         held_is_right(scene)
     finally:
         close_scene(scene)
+
+
+@pytest.mark.slow
+@pytest.mark.req("FAIL-2", "FAIL-3", "API-13", "INV-2")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(seed: int) -> None:
+    # In a process of its own, as in test_every_line.py.
+    with start_spawned(kill_at_random_moments, seed) as process:
+        process.result(deadline_s=300)

@@ -20,6 +20,7 @@ from types import ModuleType
 import psutil
 import pytest
 
+from flightstore.testing.killapart import check_apart
 from flightstore.testing.killcommand import main
 from flightstore.testing.killpoints import (
     KillPointFailure,
@@ -535,3 +536,9 @@ def test_the_command_refuses_an_unknown_operation() -> None:
     )
     assert done.returncode == 2
     assert "no-such" in done.stderr
+
+
+def test_what_goes_wrong_in_a_process_of_its_own_is_told() -> None:
+    with pytest.raises(KeyError, match="no-such-operation") as raised:
+        check_apart("no-such-operation")
+    assert "killapart.py" in raised.value.__notes__[0]
