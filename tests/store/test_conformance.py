@@ -21,10 +21,18 @@ class Local(StoreSuite):
     """Stores in shared memory, each in a folder of its own."""
 
     capabilities = Capability.of_the_contract()
+    spill = ""
 
     def make_store(self, capacity_bytes: int) -> fs.Store:
         folder = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
         return fs.connect(f"{folder}/store", capacity=capacity_bytes)
+
+    def make_spilling_store(self, capacity_bytes: int) -> fs.Store:
+        store = self.make_store(capacity_bytes)
+        spill = tempfile.mkdtemp(prefix="flightstore-test-spill-")
+        store.set_spill(spill)  # type: ignore[attr-defined]
+        self.spill = spill
+        return store
 
     def another_client(self, store: AbstractStore) -> fs.Store:
         assert isinstance(store, fs.Store)
@@ -41,6 +49,10 @@ class Local(StoreSuite):
         store.destroy()
         shutil.rmtree(Path(path).parent)
         assert findings == []
+        if self.spill:
+            left_over = list(Path(self.spill).iterdir())
+            shutil.rmtree(self.spill)
+            assert left_over == []
 
 
 def connected(path: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -53,7 +53,7 @@ class Capability(Flag):
     SESSIONS = auto()
     """`session` and `sessions`."""
     SPILLING = auto()
-    """`spill`, and creates that spill; the author's `make_store` configures where to."""
+    """`spill`, and creates that spill; the author provides `make_spilling_store`."""
     WAITING = auto()
     """Timeouts of `get`, `get_many`, and for room; `wait`, and the forms for asyncio."""
     ZERO_COPY = auto()
@@ -113,6 +113,10 @@ class Backend:
 
     def make_store(self, capacity_bytes: int) -> AbstractStore:
         """Provide: a handle on a new, empty store."""
+        raise NotImplementedError
+
+    def make_spilling_store(self, capacity_bytes: int) -> AbstractStore:
+        """Provide, for SPILLING: the same, spilling to a place that is empty."""
         raise NotImplementedError
 
     def another_client(self, store: AbstractStore) -> AbstractStore:
