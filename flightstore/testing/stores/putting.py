@@ -143,7 +143,7 @@ class Putting(Backend):
             put(pa.table({"n": [1]}), pickle=False)
 
     @pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
-    @pytest.mark.parametrize("kind", ["bytes", "no bytes", "table", "dict"])
+    @pytest.mark.parametrize("kind", ["no bytes", "table"])
     def test_metadata(self, store: AbstractStore, metadata: Any, kind: str) -> None:
         """Apart from the value, and the same wherever it is asked for."""
         store.put(VALUES[kind], "name", metadata=metadata)
