@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from flightstore.abc.storage import UNFINISHED, SpillStorage, check_spill_name, is_spill_name, masked_url
-from flightstore.adapters.spill.common import damaged, fill, os_errors, parts, scrubbed, without_slashes
+from flightstore.adapters.spill.common import (
+    WrongLength,
+    damaged,
+    fill,
+    os_errors,
+    parts,
+    scrubbed,
+    without_slashes,
+)
 from flightstore.errors import InvalidArgument, MissingExtra
 
 __all__ = ["ArrowStorage"]
@@ -68,7 +76,7 @@ class ArrowStorage(SpillStorage):
                 raise damaged(self, name, file.size(), target.nbytes)
             try:
                 fill(target, lambda start, end: file.read_at(end - start, start), _FETCHES)
-            except EOFError as error:
+            except WrongLength as error:
                 raise damaged(self, name, file.size(), target.nbytes) from error
 
     def remove(self, name: str) -> None:

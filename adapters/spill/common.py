@@ -19,6 +19,7 @@ from flightstore.errors import FlightStoreError, SpillDamaged
 
 __all__ = [
     "PART_BYTES",
+    "WrongLength",
     "damaged",
     "fill",
     "os_errors",
@@ -87,13 +88,17 @@ def parts(pieces: Sequence[memoryview]) -> Iterator[memoryview]:
             yield from (view[start : start + PART_BYTES] for start in range(0, view.nbytes, PART_BYTES))
 
 
+class WrongLength(Exception):
+    """What was fetched is not as long as what was asked for: the file has changed."""
+
+
 def fill(target: memoryview, fetch: Callable[[int, int], Any], threads: int) -> None:
     """Fill `target` with what ``fetch(start, end)`` gives for its parts, some of them at once.
 
     Only the caller's thread writes to `target`: nobody does once this has returned or raised.
 
     Raises:
-        EOFError: a part was shorter or longer than asked for.
+        WrongLength: a part was shorter or longer than asked for.
     """
     target = target.cast("B") if target.nbytes else memoryview(bytearray())
     ranges = [
@@ -120,7 +125,7 @@ def fill(target: memoryview, fetch: Callable[[int, int], Any], threads: int) -> 
 def _place(target: memoryview, start: int, end: int, data: Any) -> None:
     view = memoryview(data)
     if view.nbytes != end - start:
-        raise EOFError(f"{view.nbytes:,} bytes from {start:,} on, {end - start:,} were asked for")
+        raise WrongLength(f"{view.nbytes:,} bytes from {start:,} on, {end - start:,} were asked for")
     target[start:end] = view
 
 

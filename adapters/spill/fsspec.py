@@ -17,7 +17,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from flightstore.abc.storage import UNFINISHED, SpillStorage, check_spill_name, is_spill_name, masked_url
-from flightstore.adapters.spill.common import damaged, fill, os_errors, parts, split_query, without_slashes
+from flightstore.adapters.spill.common import (
+    WrongLength,
+    damaged,
+    fill,
+    os_errors,
+    parts,
+    split_query,
+    without_slashes,
+)
 from flightstore.errors import InvalidArgument, MissingExtra
 from flightstore.objects.extras import require
 
@@ -121,7 +129,7 @@ class FsspecStorage(SpillStorage):
                     lambda start, end: fs.cat_file(path, start=start, end=end),
                     _FETCHES if fs.async_impl else 1,
                 )
-            except EOFError as error:
+            except WrongLength as error:
                 raise damaged(self, name, int(fs.info(path)["size"]), target.nbytes) from error
 
     def remove(self, name: str) -> None:

@@ -12,7 +12,7 @@ from fsspec.registry import known_implementations
 
 import flightstore as fs
 from flightstore.adapters.spill import ArrowStorage, FsspecStorage
-from flightstore.adapters.spill.common import PART_BYTES, fill, os_errors
+from flightstore.adapters.spill.common import PART_BYTES, WrongLength, fill, os_errors
 from flightstore.lifecycle.storages import storage_for
 from flightstore.testing.storages import StorageSuite, read
 
@@ -135,8 +135,8 @@ def test_a_large_file_is_fetched_in_parts() -> None:
 @pytest.mark.parametrize(
     ("fetch", "raised"),
     [
-        (lambda start, end: b"short", EOFError),
-        (lambda start, end: bytes(end - start + 1), EOFError),
+        (lambda start, end: b"short", WrongLength),
+        (lambda start, end: bytes(end - start + 1), WrongLength),
         (lambda start, end: 1 // 0, ZeroDivisionError),
     ],
 )
