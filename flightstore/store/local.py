@@ -175,7 +175,7 @@ class Store(Composing, AbstractStore):
     # --- getting ---
 
     def get_many(self, refs: Iterable[Ref], *, timeout: float | None = 0) -> list[Object]:
-        conn, wanted = self._conn, [checked(ref) for ref in refs]
+        conn, wanted = self._conn, list(refs)
         deadline = deadline_of(timeout)
         while True:
             acquired = reading.acquire_many(conn, self._session, wanted)
