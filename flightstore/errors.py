@@ -15,6 +15,7 @@ __all__ = [
     "MissingExtra",
     "NotAStore",
     "NotConvertible",
+    "NotOffered",
     "NotStorable",
     "ObjectExists",
     "ObjectLost",
@@ -89,6 +90,10 @@ class NotStorable(FlightStoreError, TypeError):
 
 class NotConvertible(FlightStoreError, TypeError):
     """A library's form cannot hold this object; the message names the column and its type."""
+
+
+class NotOffered(FlightStoreError, NotImplementedError):
+    """This store does not do that; others may."""
 
 
 class InvalidArgument(FlightStoreError, ValueError):

@@ -465,6 +465,21 @@ def make_pages() -> list[Page]:
                 entry_of("flightstore/abc/storage.py", "masked_url"),
             ),
         ),
+        Page(
+            "backends.md",
+            "Backends",
+            "What the author of a store of another kind uses. "
+            "[How to write one, and have it tested](../how-to/write-a-backend.md). `partial_store` is in "
+            "`flightstore.abc.partial`, the rest in `flightstore.testing.stores`.",
+            (
+                entry_of("flightstore/abc/partial.py", "partial_store"),
+                entry_of("flightstore/testing/stores/backend.py", "Capability"),
+                entry_of("flightstore/testing/stores/backend.py", "Backend"),
+                entry_of("flightstore/testing/stores/suite.py", "StoreSuite"),
+                entry_of("flightstore/testing/stores/types.py", "StoreTypeSuite"),
+                entry_of("flightstore/testing/storages.py", "StorageSuite"),
+            ),
+        ),
     ]
 
 

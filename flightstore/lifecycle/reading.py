@@ -115,6 +115,9 @@ def _acquire_locked(conn: Connection, tx: WriteTransaction, session: int, ref: R
 
 def acquire_many(conn: Connection, session: int, refs: Sequence[Ref]) -> list[Acquired | None]:
     """Leased objects as they were at one moment (None for those that were not)."""
+    for ref in refs:
+        if not isinstance(ref, ObjectID):
+            keys.check_name(ref)
     for _ in range(_ROUNDS):
         first = _lookup_all(conn, session, refs)
         records = [decode_record(found[1]) if found else None for found in first]

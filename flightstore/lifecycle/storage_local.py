@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from urllib.parse import quote, unquote, urlsplit
 
-from flightstore.abc.storage import UNFINISHED, SpillStorage, check_spill_name, is_spill_name
+from flightstore.abc.storage import UNFINISHED, SpillStorage, check_spill_name, is_spill_name, masked_url
 from flightstore.errors import InvalidArgument, SpillDamaged
 from flightstore.memory.together import Job, run_together
 
@@ -93,7 +93,7 @@ class LocalStorage(SpillStorage):
 
     def _damaged(self, name: str, what: str) -> SpillDamaged:
         error = SpillDamaged(f"the spilled file {self.local_path(name)} {what}", hint="somebody changed it")
-        error.url, error.name = self.url, name
+        error.url, error.name = masked_url(self.url), name
         return error
 
     def remove(self, name: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, overload
 
 from flightstore.abc.storage import SpillStorage, check_spill_name
@@ -108,10 +108,12 @@ class StorageSuite:
         """Above all what would lead out of the storage."""
         with pytest.raises(InvalidArgument):
             storage.write(name, [memoryview(b"")])
-        for call in (storage.remove, storage.remove_unfinished, storage.local_path):
-            if call("plain") is not None or call is not storage.local_path:
-                with pytest.raises(InvalidArgument):
-                    call(name)
+        calls: list[Callable[[str], object]] = [storage.remove, storage.remove_unfinished]
+        if storage.local_path("plain") is not None:
+            calls.append(storage.local_path)
+        for call in calls:
+            with pytest.raises(InvalidArgument):
+                call(name)
         with pytest.raises(InvalidArgument):
             storage.read_into(name, memoryview(bytearray()))
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from flightstore.testing import crashframes, crashspecial, crashtable
+from flightstore.testing import killcommand
 from flightstore.testing.crashtable import NEWCOMER
 from flightstore.testing.killapart import check_apart
 from flightstore.testing.operations import OPERATIONS
 
-assert crashframes
-assert crashspecial
-assert crashtable
+assert killcommand  # imports what fills OPERATIONS
 
 NEWCOMERS_IN_SUITE = ("close", "destroy", "get")
 LEFT_TO_THE_COMMAND = (

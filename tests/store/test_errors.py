@@ -20,6 +20,7 @@ BUILTINS = {
     "ObjectLost": (LookupError,),
     "NotStorable": (TypeError,),
     "NotConvertible": (TypeError,),
+    "NotOffered": (NotImplementedError, RuntimeError),
     "InvalidArgument": (ValueError,),
     "StoreFull": (MemoryError,),
     "CatalogFull": (MemoryError,),

@@ -6,13 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import flightstore as fs
+from flightstore.abc import AbstractStore
 from flightstore.testing.children import Child, start_spawned
+from flightstore.testing.stores.types import StoreTypeSuite
 from flightstore.testing.types.equality import assert_same
 from flightstore.testing.types.suite import CATALOGUES, TypeSuite
 
@@ -21,34 +24,20 @@ from .portable import pack, unpack
 CAPACITY = "64MiB"
 
 
-class LocalSuite(TypeSuite):
-    """What both have in common: a store, in which every buffer is aligned."""
-
+class SameProcess(StoreTypeSuite):
     aligned = True
-    store: fs.Store
 
-    @pytest.fixture(scope="class", autouse=True)
-    @staticmethod
-    def local_store(request: pytest.FixtureRequest) -> Iterator[fs.Store]:
-        """A store for all tests of the class; empty and consistent when they are done."""
-        parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
-        with fs.connect(f"{parent}/store", capacity=CAPACITY) as store:
-            request.cls.store = store
-            yield store
-            store.recover()
-            assert store.fsck() == []
-            assert store.list() == []
-            store.destroy()
-        shutil.rmtree(parent)
+    def make_store(self, capacity_bytes: int) -> fs.Store:
+        folder = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
+        return fs.connect(f"{folder}/store", capacity=capacity_bytes)
 
-
-class SameProcess(LocalSuite):
-    def transfer(self, value: Any) -> Any:
-        object_id = self.store.put(value)
-        try:
-            return self.store.get(object_id).value()
-        finally:
-            self.store.delete(object_id)
+    def remove_store(self, store: AbstractStore) -> None:
+        assert isinstance(store, fs.Store)
+        store.recover()
+        findings, path = store.fsck(), store.path
+        store.destroy()
+        Path(path).parent.rmdir()
+        assert findings == []
 
 
 class Question(NamedTuple):
@@ -86,8 +75,26 @@ def answer(store: fs.Store, question: Question) -> bytes:
     return b""
 
 
-class OtherProcess(LocalSuite):
+class OtherProcess(TypeSuite):
+    """A store, in which every buffer is aligned, and a process beside this one."""
+
+    aligned = True
+    store: fs.Store
     connection: Connection
+
+    @pytest.fixture(scope="class", autouse=True)
+    @staticmethod
+    def local_store(request: pytest.FixtureRequest) -> Iterator[fs.Store]:
+        """A store for all tests of the class; empty and consistent when they are done."""
+        parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
+        with fs.connect(f"{parent}/store", capacity=CAPACITY) as store:
+            request.cls.store = store
+            yield store
+            store.recover()
+            assert store.fsck() == []
+            assert store.list() == []
+            store.destroy()
+        shutil.rmtree(parent)
 
     @pytest.fixture(scope="class", autouse=True)
     @staticmethod
