@@ -43,7 +43,7 @@ def assert_usable(store: Store) -> None:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive(), "a lock is still held"
     assert errors == []
     store.recover()

@@ -14,7 +14,7 @@ import pytest
 
 from flightstore.errors import ObjectNotFound
 from flightstore.testing.children import ChildDied, child, spawned, start, start_spawned
-from flightstore.testing.events import Gate, wait_until
+from flightstore.testing.events import Gate, wait_for_file, wait_until
 from flightstore.testing.watched import Link, fork_watched
 
 
@@ -32,7 +32,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def sleep_for_ever() -> None:
+def sleep_for_ever(begun: Path | None = None) -> None:
+    if begun is not None:
+        begun.touch()
     threading.Event().wait()
 
 
@@ -67,8 +69,9 @@ def test_a_crash_is_told_with_its_stack(begin: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("begin", [start, start_spawned])
-def test_a_hang_is_told_with_its_stack(begin: Callable[..., Any]) -> None:
-    with begin(sleep_for_ever) as process:
+def test_a_hang_is_told_with_its_stack(begin: Callable[..., Any], tmp_path: Path) -> None:
+    with begin(sleep_for_ever, tmp_path / "begun") as process:
+        wait_for_file(tmp_path / "begun")
         with pytest.raises(ChildDied, match=r"(?s)still running.*in sleep_for_ever"):
             process.result(deadline_s=1)
     assert not Path(f"/proc/{process.pid}").exists()
