@@ -205,14 +205,13 @@ def _seal_all(
     def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
             conn.check_catalog_room()
-            quotas.admit(conn, tx, small[0].session, needed)
         for new in pending:
             _seal_pending(conn, tx, new)
         for new in small:
             _put_small(conn, tx, new, looks)
 
     needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
-    with_room(conn, work, needed, allocator.UNIT, deadline)
+    with_room(conn, work, needed, allocator.UNIT, deadline, (*pending, *small)[0].session)
 
 
 class _NoRoom(Exception):
@@ -225,16 +224,24 @@ def with_room(
     nbytes: int,
     align: int,
     deadline: float | None,
+    session: int,
 ) -> T:
     """Run a transaction that allocates, making room between attempts.
 
-    `work` is told whether to look at every free range (``looks`` of `extents.take`).
+    `work` is told whether to look at every free range (``looks`` of `extents.take`). Whether the session may
+    take so much is seen before: for what is refused, nobody else's room is asked for.
     """
+
+    def attempt(tx: WriteTransaction) -> T:
+        if session:
+            quotas.admit(conn, tx, session, kernel.round_up(nbytes, align))
+        return work(tx, looks)
+
     patience: float | None = None
     looks: int | None = allocator.LOOKS
     while True:
         try:
-            return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
+            return conn.write(attempt)
         except quotas.OverQuota as over:
             quotas.make_room_in_session(conn, over, deadline)
         except _NoRoom:
@@ -301,7 +308,6 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
 
     def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
-        quotas.admit(conn, tx, new.session, kernel.round_up(nbytes, align))
         _refuse_taken(tx, new.session, new.id)
         extent = extents.take(tx, nbytes, align, session=new.session, looks=looks)
         if extent is None:
@@ -310,7 +316,7 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    return with_room(conn, work, nbytes, align, deadline)
+    return with_room(conn, work, nbytes, align, deadline, new.session)
 
 
 def seal(conn: Connection, new: NewObject) -> None:
