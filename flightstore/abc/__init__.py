@@ -218,7 +218,7 @@ class AbstractSession(AbstractStore):
     """A store of its own ids and names within another one; made by :meth:`AbstractStore.session`.
 
     :meth:`stats`, :meth:`recover` and :meth:`destroy` are those of the whole store. Once the session is over,
-    reads find nothing and writes raise SessionEnded.
+    reads find nothing; writing, or waiting for something, raises SessionEnded.
     """
 
     @property

@@ -38,22 +38,21 @@ class OverQuota(Exception):
 
 
 def admit(conn: Connection, tx: WriteTransaction, session: int, nbytes: int) -> None:
-    """Refuse what a session may not do any more, or not take. For session 0 there is nothing to refuse.
+    """Refuse what a session may not do any more, or not take.
 
     Args:
         conn: The store.
         tx: The transaction that is about to allocate.
-        session: In which session.
+        session: In which session; not for 0, the store itself, which may take all there is.
         nbytes: Bytes of the extents, with their padding.
 
     Raises:
         SessionEnded: it is over.
         OverQuota: it has no room for so much at this moment.
     """
-    if session:
-        quota = sessions.required(conn, tx, session).quota_bytes
-        if quota and nbytes and tx.used_by_session(session) + nbytes > quota:
-            raise OverQuota(session, nbytes, quota)
+    quota = sessions.required(conn, tx, session).quota_bytes
+    if quota and nbytes and tx.used_by_session(session) + nbytes > quota:
+        raise OverQuota(session, nbytes, quota)
 
 
 def make_room_in_session(conn: Connection, over: OverQuota, deadline: float | None, effort: Effort) -> None:

@@ -26,7 +26,7 @@ from flightstore.catalog.records import (
 )
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import GetTimeout, ObjectNotFound
-from flightstore.lifecycle import freeing
+from flightstore.lifecycle import freeing, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.scopes import is_visible
 from flightstore.memory.control import Control
@@ -209,6 +209,7 @@ def wait_for(conn: Connection, session: int, ref: Ref, deadline: float | None) -
         if left <= 0:
             return None
         conn.refuse_destroyed()
+        sessions.refuse_ended(conn, session)
         conn.control.sleep(bell, seen, left)
 
 
@@ -227,6 +228,7 @@ def wait_among(
         if sum(flags) >= needed or left <= 0:
             return flags
         conn.refuse_destroyed()
+        sessions.refuse_ended(conn, session)
         missing = {bell for bell, ready in zip(bells, flags, strict=True) if not ready}
         conn.control.sleep_any({bell: seen[bell] for bell in missing}, left)
 

@@ -210,7 +210,6 @@ def _seal_all(
     def work(tx: WriteTransaction, looks: int | None) -> None:
         if small:
             conn.check_catalog_room()
-            quotas.admit(conn, tx, small[0].session, needed)
         for new in pending:
             _seal_pending(conn, tx, new)
         for new in small:
@@ -239,13 +238,20 @@ def with_room(
 ) -> T:
     """Run a transaction that allocates, making room between attempts.
 
-    `work` is told whether to look at every free range (``looks`` of `extents.take`).
+    `work` is told whether to look at every free range (``looks`` of `extents.take`). Whether the session may
+    take so much is seen before: for what is refused, nobody else's room is asked for.
     """
+
+    def attempt(tx: WriteTransaction) -> T:
+        if effort.session:
+            quotas.admit(conn, tx, effort.session, kernel.round_up(nbytes, align))
+        return work(tx, looks)
+
     patience: float | None = None
     looks: int | None = allocator.LOOKS
     while True:
         try:
-            return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
+            return conn.write(attempt)
         except quotas.OverQuota as over:
             quotas.make_room_in_session(conn, over, deadline, effort)
         except _NoRoom:
@@ -312,7 +318,6 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
 
     def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
-        quotas.admit(conn, tx, new.session, kernel.round_up(nbytes, align))
         _refuse_taken(tx, new.session, new.id)
         extent = extents.take(tx, nbytes, align, session=new.session, looks=looks)
         if extent is None:

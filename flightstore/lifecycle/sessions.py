@@ -49,6 +49,7 @@ __all__ = [
     "lives",
     "reclaim",
     "reclaim_all",
+    "refuse_ended",
     "required",
 ]
 
@@ -174,7 +175,21 @@ def required(conn: Connection, tx: WriteTransaction, number: int) -> SessionReco
     Raises:
         SessionEnded: it is over.
     """
-    record = _record(tx.txn.get, number)
+    return _required(conn, tx.txn.get, number)
+
+
+def refuse_ended(conn: Connection, number: int) -> None:
+    """Refuse to wait for something in a session that is over: nothing appears in it any more.
+
+    Raises:
+        SessionEnded: it is. Never for 0, the store itself.
+    """
+    if number:
+        _required(conn, conn.catalog.get, number)
+
+
+def _required(conn: Connection, get: Callable[[bytes], bytes | None], number: int) -> SessionRecord:
+    record = _record(get, number)
     if record is None or not session_lives(conn, record):
         name = f" {record.name!r}" if record is not None and record.name else ""
         raise SessionEnded(

@@ -21,7 +21,8 @@ class Session(Store, AbstractSession):
     both sides of a fork.
 
     It has all methods of a store. :meth:`stats`, :meth:`recover`, :meth:`fsck` and :meth:`destroy` are
-    those of the whole store. Once the session is over, reads find nothing and writes raise SessionEnded.
+    those of the whole store. Once the session is over, reads find nothing; writing, or waiting
+    for something, raises SessionEnded.
     """
 
     def __init__(self, conn: Connection, entry: sessions.Entry) -> None:

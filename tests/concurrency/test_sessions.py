@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -211,6 +213,37 @@ def test_a_forked_child_is_no_owner(store: fs.Store) -> None:
         look.open()
         store.get("the child saw it", timeout=30)
         dying.kill()
+
+
+@pytest.mark.req("ISO-2", "API-14")
+def test_waiting_in_a_session_ends_with_it(store: fs.Store) -> None:
+    """However it waits, and for however long: nothing can appear any more."""
+    session = store.session("job")
+    waits: list[Callable[[], object]] = [
+        lambda: session.get("never", timeout=None),
+        lambda: session.get_many(["never"], timeout=None),
+        lambda: session.wait(["never"]),
+        lambda: asyncio.run(session.get_async("never")),
+        lambda: asyncio.run(session.wait_async(["never"])),
+    ]
+    errors: list[BaseException] = []
+    begun = Barrier(len(waits) + 1)
+
+    def wait(how: Callable[[], object]) -> None:
+        begun.wait()
+        try:
+            how()
+        except fs.SessionEnded as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=wait, args=(how,)) for how in waits]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    session.end()
+    for thread in threads:
+        thread.join(30)
+    assert len(errors) == len(waits)
 
 
 @pytest.mark.req("ISO-1")

@@ -204,3 +204,20 @@ def test_a_quota_ends_with_the_last_byte_of_its_session(store: fs.Store) -> None
     store.recover()
     assert store.stats().used_bytes == 0
     assert store._conn.catalog.items(b"Q") == []
+
+
+def test_in_a_full_store_a_session_at_its_quota_is_told_of_the_quota(store: fs.Store) -> None:
+    """It is refused before it asks for room: nobody else has to give anything up for it."""
+    session = store.session(quota=MIB)
+    session.put(bytes(600_000))
+    with contextlib.suppress(fs.StoreFull):
+        while True:
+            store.put(bytes(300_000))
+    deleted = [info.id for info in store.list()][:2]
+    store.delete(deleted)
+    before = store.stats()
+    with pytest.raises(fs.QuotaExceeded):
+        session.put(bytes(500_000))
+    assert store.stats().backed_bytes == before.backed_bytes
+    assert store.stats().objects == before.objects
+    session.put(bytes(400_000))

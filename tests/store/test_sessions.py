@@ -153,6 +153,10 @@ def test_a_session_of_a_living_owner_is_joined(store: fs.Store, another: Callabl
     joined.put(b"x", "name")
     joined.close()
     assert value_of(owned, "name") == b"x"
+    brief = another()
+    kept = brief.session("job")
+    brief.close()
+    assert value_of(kept, "name") == b"x", "it is a handle of its own"
     assert value_of(store.session(owned.number), "name") == b"x"
     assert (owned.session_name, store.session().session_name) == ("job", None)
 
@@ -227,8 +231,9 @@ def test_an_ended_session_is_over_for_everybody(store: fs.Store) -> None:
         assert handle.delete(["small", ID]) == handle.delete("large", if_unused=True) == 0
         with pytest.raises(fs.ObjectNotFound):
             handle.get("small")
-        with pytest.raises(fs.GetTimeout):
-            handle.get("small", timeout=0.01)
+        for waiting in (handle.get, handle.get_many, handle.wait):
+            with pytest.raises(fs.SessionEnded):
+                waiting(["small"] if waiting != handle.get else "small", timeout=None)
         for write, value in (
             (handle.put, b"x"),
             (handle.put, b"x" * 100_000),
