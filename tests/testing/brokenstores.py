@@ -144,8 +144,45 @@ class DropsWhatWasComposed(Sound):
         return self.inner.delete(refs, **options)
 
 
+class IgnoresPins(Sound):
+    """Says that it did."""
+
+    def pin(self, refs: Any) -> int:
+        return 1
+
+
+class NeverEvicts(Sound):
+    """Says that it did."""
+
+    def evict(self, nbytes: int | None = None, **options: Any) -> int:
+        return nbytes or 0
+
+
+class TellsEverything(Sound):
+    """To everybody."""
+
+    def subscribe(self, *args: Any, since: int | None = None, timeout: Any = None, **options: Any) -> Any:
+        return self.inner.subscribe(since=since, timeout=timeout)
+
+
+class HasOneSession(Sound):
+    """For all."""
+
+    def session(self, *args: Any, **options: Any) -> Any:
+        return self
+
+
+class EndsNoBatch(Sound):
+    """Its objects stay."""
+
+    def batch(self, *args: Any, **options: Any) -> Any:
+        return self.inner.batch(*args, **{**options, "cleanup": False})
+
+
 class Suite(StoreSuite):
-    capabilities = Capability.of_the_contract() & ~Capability.PROCESSES & ~Capability.ZERO_COPY
+    capabilities = Capability.of_the_contract() & ~(
+        Capability.PROCESSES | Capability.ZERO_COPY | Capability.SPILLING
+    )
     broken: ClassVar[type[Sound]]
 
     def make_store(self, capacity_bytes: int) -> Any:
