@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flightstore.errors import (
+        BatchEnded,
         CatalogFull,
         FlightStoreError,
         GetTimeout,
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     )
     from flightstore.objects.base import Object
     from flightstore.store import Store, connect
+    from flightstore.store.batches import Batch
     from flightstore.types import (
+        BatchInfo,
         ColumnConversion,
         ConversionReport,
         Holder,
@@ -51,6 +54,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
+    "BatchEnded",
+    "BatchInfo",
     "CatalogFull",
     "ColumnConversion",
     "ConversionReport",
@@ -82,9 +88,15 @@ __all__ = [
     "connect",
 ]
 
-_ELSEWHERE = {"Object": "objects.base", "Store": "store", "connect": "store"}
+_ELSEWHERE = {
+    "Batch": "store.batches",
+    "Object": "objects.base",
+    "Store": "store",
+    "connect": "store",
+}
 _TYPES = frozenset(
     {
+        "BatchInfo",
         "ColumnConversion",
         "ConversionReport",
         "Holder",

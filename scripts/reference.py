@@ -335,7 +335,7 @@ def render() -> dict[str, str]:
 # --- what is on which page ---
 
 
-CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing"}
+CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing", "batches": "AbstractBatching"}
 """The files of flightstore/abc, and the class in each, in the order of the page."""
 
 
@@ -394,6 +394,12 @@ def make_pages() -> list[Page]:
             "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place. "
             "The protocols are in `flightstore.abc`.",
             all_of("flightstore/abc/building.py"),
+        ),
+        Page(
+            "batches.md",
+            "Batches",
+            "What [`Store.batch`](store.md#storebatch) returns. [How to use batches](../how-to/batches.md).",
+            (entry_of("flightstore/abc/batches.py", "AbstractBatch", "Batch"),),
         ),
         Page(
             "objects.md",

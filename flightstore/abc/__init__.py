@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from flightstore.abc.batches import AbstractBatch, AbstractBatching
 from flightstore.abc.building import BlobBuilder, TableBuilder
 from flightstore.abc.composing import AbstractComposing
 from flightstore.objects.base import Object
@@ -20,10 +21,17 @@ from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreSta
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AbstractComposing", "AbstractStore", "BlobBuilder", "TableBuilder"]
+__all__ = [
+    "AbstractBatch",
+    "AbstractBatching",
+    "AbstractComposing",
+    "AbstractStore",
+    "BlobBuilder",
+    "TableBuilder",
+]
 
 
-class AbstractStore(AbstractComposing):
+class AbstractStore(AbstractComposing, AbstractBatching):
     """A store of immutable objects."""
 
     @abstractmethod
@@ -54,6 +62,7 @@ class AbstractStore(AbstractComposing):
         Raises:
             ObjectExists: `object_id` is taken.
             NotStorable: the value cannot be stored; says why.
+            BatchEnded: the current batch is over.
             StoreFull: no room within `timeout`.
             StoreBusy: another process holds the writers' lock.
         """

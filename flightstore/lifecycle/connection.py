@@ -90,6 +90,8 @@ class Connection:
         """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
         self.moving: dict[int, list[int]] = {}
         """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
+        self.batches_looked_at = 0
+        """Where to look for the next batch to reclaim; see lifecycle.batch_sweep."""
         self.events_kept = max(identity.catalog_bytes >> _EVENT_SHARE, _LEAST_EVENTS)
         """How many events the log holds."""
         self.counters: Counters | None = None

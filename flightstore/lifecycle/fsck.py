@@ -25,7 +25,15 @@ from flightstore.catalog.records import (
     decode_record,
     unfolded,
 )
-from flightstore.catalog.scopes import SpillRecord, decode_spill
+from flightstore.catalog.scopes import (
+    ACTIVE,
+    ENDED,
+    BatchRecord,
+    SpillRecord,
+    decode_batch,
+    decode_session,
+    decode_spill,
+)
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import (
     Counters,
@@ -36,6 +44,7 @@ from flightstore.catalog.transaction import (
     transit_of,
 )
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.scopes import owners_live
 from flightstore.memory.allocator import size_class
 from flightstore.memory.rangemap import tiling_problems
 
@@ -68,6 +77,8 @@ class _Picture:
     spills: dict[int, SpillRecord] = field(default_factory=dict)
     quotas: dict[int, int] = field(default_factory=dict)
     batched: set[bytes] = field(default_factory=set)
+    batches: dict[int, BatchRecord] = field(default_factory=dict)
+    ended_sessions: int = 0
     events: list[int] = field(default_factory=list)
     waiting: int = 0
     doomed: int = 0
@@ -92,6 +103,7 @@ def fsck(conn: Connection) -> list[Finding]:
         *_check_names(picture),
         *_check_quotas(picture),
         *_check_batched(picture),
+        *_check_batches(conn, picture),
         *_check_events(picture),
         *_check_objects(picture),
         *_check_members(picture),
@@ -123,6 +135,10 @@ def _read_all(txn: Any) -> _Picture:
         int.from_bytes(key[1:], "big"): int.from_bytes(raw, "big") for key, raw in scan(txn, keys.QUOTA)
     }
     picture.batched = {key for key, _ in scan(txn, keys.BATCHED)}
+    picture.batches = {
+        int.from_bytes(key[1:], "big"): decode_batch(raw) for key, raw in scan(txn, keys.BATCH)
+    }
+    picture.ended_sessions = sum(decode_session(raw).state == ENDED for _, raw in scan(txn, keys.SESSION))
     picture.events = [int.from_bytes(key[1:], "big") for key, _ in scan(txn, keys.EVENT)]
     picture.waiting = sum(1 for _ in scan(txn, keys.WAITER))
     picture.doomed = sum(1 for _ in scan(txn, keys.DOOMED))
@@ -216,6 +232,17 @@ def _check_batched(picture: _Picture) -> Iterator[Finding]:
             )
 
 
+def _check_batches(conn: Connection, picture: _Picture) -> Iterator[Finding]:
+    """What lists objects is a batch; batches have numbers that were given out, and somebody to end them."""
+    for number in {keys.batched_of(key)[0] for key in picture.batched} - picture.batches.keys():
+        yield Finding("batches", f"batch {number} lists objects and has no record")
+    for number, batch in picture.batches.items():
+        if number >= picture.counters.next_batch:
+            yield Finding("batches", f"the batch number {number} was not given out yet")
+        if batch.state == ACTIVE and not owners_live(conn, batch.owners):
+            yield Finding("batches", f"nobody is left whom batch {number} belongs to", recoverable=True)
+
+
 def _check_events(picture: _Picture) -> Iterator[Finding]:
     """The log has no gaps."""
     counters = picture.counters
@@ -238,6 +265,7 @@ def _check_counters(picture: _Picture) -> Iterator[Finding]:
         "spilled_bytes": sum(only_spilled),
         "doomed": picture.doomed,
         "waiting": picture.waiting,
+        "ended": picture.ended_sessions + sum(batch.state == ENDED for batch in picture.batches.values()),
         "dying_bytes": sum(extent.length for _, record in picture.dying for extent in record.extents),
     }
     for name, fact in facts.items():

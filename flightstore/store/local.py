@@ -26,6 +26,7 @@ from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Object
 from flightstore.objects.registry import encode
 from flightstore.store.attached import check_new, checked, deadline_of
+from flightstore.store.batches import Batching
 from flightstore.store.composing import Composing
 from flightstore.store.waiting import in_thread
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
@@ -78,7 +79,7 @@ def connect(
     return Store(conn)
 
 
-class Store(Composing, AbstractStore):
+class Store(Composing, Batching, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 
@@ -122,7 +123,9 @@ class Store(Composing, AbstractStore):
         self, value: Any, name: str | None, object_id: ObjectID | None, metadata: Any, pickle: bool
     ) -> NewObject:
         check_new(name, object_id)
-        return new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
+        new = new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
+        new.batch = self._current
+        return new
 
     # --- building in place ---
 
@@ -139,6 +142,7 @@ class Store(Composing, AbstractStore):
         check_new(name, object_id)
         payload = building.blob_payload(nbytes)
         new = new_object(self._session, payload, name, object_id, metadata)
+        new.batch = self._current
         return building.Builder(conn, new, deadline_of(timeout))
 
     def create_now(
@@ -165,8 +169,9 @@ class Store(Composing, AbstractStore):
 
         conn = self._conn
         check_new(name, object_id)
+        deadline = deadline_of(timeout)
         return TableBuilder(
-            conn, self._session, schema, num_rows, name, object_id, metadata, deadline_of(timeout)
+            conn, self._session, schema, num_rows, name, object_id, metadata, deadline, self._current
         )
 
     def abort(self, ref: ObjectID) -> bool:
