@@ -109,7 +109,7 @@ class BatchInfo:
     """``active``; ``closed`` (ended with ``cleanup=False``: its objects stay until it is deleted); or
     ``ended`` (nobody sees its objects any more)."""
     objects: int
-    """Objects that go with it."""
+    """Objects that go with it; of an ended batch those that were not reclaimed yet."""
     nbytes: int
     """Bytes of their payload, without padding."""
     parent: int | None
