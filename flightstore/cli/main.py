@@ -137,7 +137,7 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import completion, demo, get, objects, put, schema, top, upkeep
+    from flightstore.cli import batches, completion, demo, get, objects, put, schema, top, upkeep
 
     for command in (
         put.put,
@@ -147,6 +147,8 @@ def _add_commands() -> None:
         objects.list_objects,
         objects.stat,
         objects.remove,
+        batches.list_batches,
+        batches.batch,
         top.top,
         upkeep.stats,
         upkeep.doctor,
