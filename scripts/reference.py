@@ -345,7 +345,7 @@ def store_entry() -> Entry:
     promised = tuple(member for part in parts for member in part.members)
     local = entry_of("flightstore/store/local.py", "Store")
     known = {member.name for member in promised}
-    bases = [entry_of("flightstore/store/attached.py", "Attached"), local]
+    bases = [entry_of("flightstore/store/attached.py", "Attached", "Store"), local]
     own = tuple(member for part in bases for member in part.members if member.name not in known)
     return Entry("Store", "class Store(AbstractStore)", local.doc, local.bases, (), promised + own)
 
