@@ -102,8 +102,7 @@ def _register(act: BatchAct) -> None:
 def _put(stage: tuple[Store, int]) -> None:
     store, number = stage
     with store.join_batch(number):
-        store.put_many(NEW)
-        store.put(NEW["new-small"], "new-again")
+        store.put(NEW["new-small"], "new-small")
 
 
 def _keep(stage: tuple[Store, int]) -> None:
@@ -172,8 +171,7 @@ def _begin(store: Store) -> None:
     with store.batch("mine", timeout=1000):
         store.put(NEW["new-small"], "new-small")
         with store.batch("inner") as inner:
-            store.put(NEW["new-large"], "new-large")
-            inner.keep("new-large")
+            inner.keep("new-small")
 
 
 register_act(Act("batch-begin", _begin))

@@ -205,6 +205,20 @@ def release(store: Store) -> None:
     obj.release()
 
 
+def batch_and_keep(store: Store) -> None:
+    with store.batch() as batch:
+        store.put(b"x" * 100, "put")
+        batch.keep("put")
+
+
+def batch_in_parts(store: Store) -> None:
+    batch = store.new_batch(cleanup=False)
+    store.transfer_ownership("small", batch)
+    store.join_batch(batch.token).leave()
+    batch.end()
+    batch.delete()
+
+
 OPERATIONS: dict[str, Callable[[Store], object]] = {
     "put small": lambda store: store.put(b"x" * 100, "put"),
     "put large": lambda store: store.put(b"x" * (200 << 10), "put"),
@@ -220,6 +234,8 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "create and seal": build,
     "create and abort": lambda store: store.create(5000, "built").abort(),
     "recover": lambda store: store.recover(),
+    "batch and keep": batch_and_keep,
+    "batch in parts": batch_in_parts,
 }
 
 
