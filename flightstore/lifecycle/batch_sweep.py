@@ -31,7 +31,9 @@ from flightstore.memory import kernel
 __all__ = ["reclaim", "reclaim_batch", "reclaim_some"]
 
 _SLICE = 128
-"""Objects taken in one transaction: bounds what a put does for others, and how long they wait."""
+"""Objects that one put takes: bounds what it does for others."""
+_BATCH = 512
+"""Objects taken in one transaction when all are: bounds how long others wait."""
 _LOOKS = 32
 """Batches that a put looks at to find one that has ended."""
 
@@ -44,7 +46,7 @@ def reclaim_some(conn: Connection) -> None:
     found = _batches(conn, conn.batches_looked_at, _LOOKS)
     for number, batch in found:
         if batch.state == ENDED:
-            more = conn.exclusive(lambda: _slice(conn, number))[2]  # noqa: B023 - called at once
+            more = conn.exclusive(lambda: _slice(conn, number, _SLICE))[2]  # noqa: B023 - called at once
             conn.batches_looked_at = number if more else number + 1
             return
     conn.batches_looked_at = found[-1][0] + 1 if len(found) == _LOOKS else 0
@@ -67,7 +69,7 @@ def reclaim_batch(conn: Connection, number: int, *, marked: bool = True) -> tupl
     objects = freed = 0
     more = True
     while more:
-        some, nbytes, more = conn.exclusive(lambda: _slice(conn, number))
+        some, nbytes, more = conn.exclusive(lambda: _slice(conn, number, _BATCH))
         objects, freed = objects + some, freed + nbytes
     return objects, freed
 
@@ -89,14 +91,14 @@ def _batches(conn: Connection, first: int = 0, most: int | None = None) -> list[
             txn.abort()
 
 
-def _slice(conn: Connection, number: int) -> tuple[int, int, bool]:
+def _slice(conn: Connection, number: int, most: int) -> tuple[int, int, bool]:
     """One slice of a batch that was ENDED before. Requires the writers' lock.
 
     Returns:
         How many objects went, the bytes that became free, and whether there is more to be done.
     """
     kernel.membarrier()
-    held, most = conn.clients.held(), conn.catalog.batch(_SLICE)
+    held, most = conn.clients.held(), conn.catalog.batch(most)
     return conn.transact(lambda tx: _take(tx, number, held, most))
 
 

@@ -6,11 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import flightstore as fs
+from flightstore.catalog.transaction import WriteTransaction
 from flightstore.testing.events import wait_until
 
 TABLE = pa.table({"n": range(100), "s": [str(i) for i in range(100)]})
@@ -282,6 +284,33 @@ def test_memory_of_a_timed_batch_serves_the_next_create(store: fs.Store) -> None
         store.put(bytes(12 << 20), "large")
     wait_until(lambda: not store.contains("large"), what="its time passes")
     store.put(bytes(12 << 20), "next")
+    assert store.batches() == []
+
+
+def pin(store: fs.Store, object_id: fs.ObjectID) -> None:
+    """What pinning writes."""
+
+    def work(tx: WriteTransaction) -> None:
+        record = tx.sealed(0, object_id)
+        assert record is not None
+        tx.rewrite_sealed(0, object_id, msgspec.structs.replace(record, pins=1))
+
+    store._conn.write(work)
+
+
+@pytest.mark.req("BAT-1")
+@pytest.mark.parametrize("delete", [False, True])
+def test_pinned_objects_stay_and_never_vanish_in_between(store: fs.Store, delete: bool) -> None:
+    with store.batch() as batch:
+        pinned = store.put(b"pinned", "pinned")
+        store.put(b"x", "x")
+        pin(store, pinned)
+        if delete:
+            batch.delete()
+    assert names(store) == ["pinned"]
+    assert bytes(store.get(pinned).value()) == b"pinned"
+    store.recover()
+    assert names(store) == ["pinned"]
     assert store.batches() == []
 
 
