@@ -15,6 +15,7 @@ they are to go as well (`all_listed`), they are retired, never freed in a slice.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from flightstore.catalog import keys
 from flightstore.catalog.records import ObjectRecord, encode_record
 from flightstore.catalog.scopes import ACTIVE, ENDED, BatchRecord, decode_batch
 from flightstore.catalog.transaction import WriteTransaction
+from flightstore.errors import CatalogFull, StoreBusy
 from flightstore.lifecycle import extents
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.scopes import batch_lives
@@ -40,20 +42,22 @@ _LOOKS = 32
 
 def reclaim_some(conn: Connection) -> None:
     """Take one slice of a batch that was ended, if there is one among those looked at: what each put does.
+    When it cannot, the next one will: the put has succeeded.
 
     The places to look at go round, so that all batches have their turn however many there are.
     """
     found = _batches(conn, conn.batches_looked_at, _LOOKS)
     for number, batch in found:
         if batch.state == ENDED:
-            more = conn.exclusive(lambda: _slice(conn, number, _SLICE))[2]  # noqa: B023 - called at once
-            conn.batches_looked_at = number if more else number + 1
+            with contextlib.suppress(StoreBusy, CatalogFull):
+                more = conn.exclusive(lambda: _slice(conn, number, _SLICE))[2]  # noqa: B023 - called at once
+                conn.batches_looked_at = number if more else number + 1
             return
     conn.batches_looked_at = found[-1][0] + 1 if len(found) == _LOOKS else 0
 
 
 def reclaim(conn: Connection) -> tuple[int, int]:
-    """Take what goes with any batch that is over; returns how many objects, and the bytes freed."""
+    """Take what goes with any batch that is over; returns how many objects were freed, and their bytes."""
     objects = freed = 0
     for number, batch in _batches(conn):
         if batch.state == ENDED or not batch_lives(conn, batch):
@@ -95,7 +99,7 @@ def _slice(conn: Connection, number: int, most: int) -> tuple[int, int, bool]:
     """One slice of a batch that was ENDED before. Requires the writers' lock.
 
     Returns:
-        How many objects went, the bytes that became free, and whether there is more to be done.
+        How many objects were freed, the bytes that became free, and whether there is more to be done.
     """
     kernel.membarrier()
     held, most = conn.clients.held(), conn.catalog.batch(most)
@@ -126,7 +130,6 @@ def _take(tx: WriteTransaction, number: int, held: set[int], most: int) -> tuple
     all_listed = batch.all_listed
     listed = _listed(tx.txn, number, most)
     free: list[ObjectRecord] = []
-    retired = 0
     for key in listed:
         _, session, object_id = keys.batched_of(key)
         record = tx.sealed(session, object_id)
@@ -139,7 +142,6 @@ def _take(tx: WriteTransaction, number: int, held: set[int], most: int) -> tuple
             free.append(tx.remove_sealed(session, object_id, record))
         else:
             tx.retire(session, object_id, record)
-            retired += 1
     freed = extents.give_back(tx, (extent for record in free for extent in record.extents))
     for record in free:
         tx.drop_continuations(record)
@@ -147,7 +149,7 @@ def _take(tx: WriteTransaction, number: int, held: set[int], most: int) -> tuple
     if not more:
         tx.txn.delete(keys.batch_key(number))
         tx.counters.ended -= 1
-    return len(free) + retired, freed, more
+    return len(free), freed, more
 
 
 def _listed(txn: Any, number: int, most: int) -> list[bytes]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import flightstore
-from flightstore import ObjectID, Store
+from flightstore import Batch, ObjectID, Store
 from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Gate, wait_until
@@ -205,18 +205,17 @@ def release(store: Store) -> None:
     obj.release()
 
 
-def batch_and_keep(store: Store) -> None:
-    with store.batch() as batch:
-        store.put(b"x" * 100, "put")
-        batch.keep("put")
-
-
-def batch_in_parts(store: Store) -> None:
-    batch = store.new_batch(cleanup=False)
-    store.transfer_ownership("small", batch)
-    store.join_batch(batch.token).leave()
-    batch.end()
-    batch.delete()
+def begun(store: Store, **options: Any) -> Batch:
+    """A batch with an object in it, begun where nobody interrupts."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        batch = store.new_batch(**options)
+        with batch.activate():
+            store.put(b"x" * 100, "in batch")
+        return batch
+    finally:
+        sys.settrace(trace)
 
 
 OPERATIONS: dict[str, Callable[[Store], object]] = {
@@ -234,8 +233,10 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "create and seal": build,
     "create and abort": lambda store: store.create(5000, "built").abort(),
     "recover": lambda store: store.recover(),
-    "batch and keep": batch_and_keep,
-    "batch in parts": batch_in_parts,
+    "begin a batch": lambda store: store.new_batch("job"),
+    "keep": lambda store: begun(store).keep("in batch"),
+    "end a batch": lambda store: begun(store).__exit__(None, None, None),
+    "delete a batch": lambda store: begun(store, cleanup=False).delete(),
 }
 
 
