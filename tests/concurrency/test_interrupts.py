@@ -213,7 +213,7 @@ def begun(store: Store, **options: Any) -> Batch:
         batch = store.new_batch(**options)
         with batch.activate():
             store.put(b"x" * 100, "in batch")
-        return batch
+        return batch.__enter__()
     finally:
         sys.settrace(trace)
 
@@ -234,8 +234,9 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "create and abort": lambda store: store.create(5000, "built").abort(),
     "recover": lambda store: store.recover(),
     "begin a batch": lambda store: store.new_batch("job"),
-    "keep": lambda store: begun(store).keep("in batch"),
-    "end a batch": lambda store: begun(store).__exit__(None, None, None),
+    "keep in a batch": lambda store: begun(store).keep("in batch"),
+    "end a batch": lambda store: begun(store).end(),
+    "leave a batch's block": lambda store: begun(store).__exit__(None, None, None),
     "delete a batch": lambda store: begun(store, cleanup=False).delete(),
 }
 
