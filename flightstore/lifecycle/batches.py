@@ -1,7 +1,8 @@
-"""Batches: scopes that objects go with. Beginning, ending, passing objects on, owners, status.
+"""Batches: scopes that objects go with. Beginning, ending, owners.
 
 A batch is one record; ending it is one change of that record, and from this commit on nobody sees the objects
-that go with it (lifecycle.scopes). Their memory comes back later, in slices (lifecycle.batch_sweep).
+that go with it (lifecycle.scopes). Their memory comes back later, in slices (lifecycle.batch_sweep). What is
+done with their objects is in lifecycle.batch_objects.
 
 Invariants, each kept in the transaction that could break it:
 - an object goes with one batch at most (`ObjectRecord.batch`), and a batch that it goes with lists it;
@@ -16,38 +17,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from flightstore.catalog import keys
-from flightstore.catalog.environment import scan
-from flightstore.catalog.records import FLAG_KEPT, FLAG_LEFT, ObjectRecord, decode_record, encode_record
+from flightstore.catalog.records import encode_record
 from flightstore.catalog.scopes import ACTIVE, CLOSED, ENDED, BatchRecord, Owner, decode_batch
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import BatchEnded, InvalidArgument, ObjectNotFound
+from flightstore.errors import BatchEnded, InvalidArgument
 from flightstore.lifecycle import batch_sweep
 from flightstore.lifecycle.connection import Connection
-from flightstore.lifecycle.scopes import batch_lives, is_visible, now_ns
-from flightstore.types import BatchInfo, ObjectID, Ref
+from flightstore.lifecycle.scopes import batch_lives, now_ns
 
 __all__ = [
     "begin",
-    "check_open",
     "delete",
     "end",
     "end_step",
-    "info",
-    "infos",
+    "is_open",
     "join",
-    "keep",
     "leave",
-    "transfer",
+    "open_batch",
+    "read",
 ]
 
-_STEP = 512
-"""Objects passed on in one transaction: bounds how long others wait."""
 _MOST_AROUND = 64
 """How many outer batches a record lists: it stays well below a page."""
 
@@ -100,7 +95,8 @@ def begin(
         raise
 
 
-def _batch(tx: WriteTransaction, number: int) -> BatchRecord | None:
+def read(tx: WriteTransaction, number: int) -> BatchRecord | None:
+    """The record of a batch; None when nothing is left of it."""
     raw = tx.txn.get(keys.batch_key(number))
     return None if raw is None else decode_batch(raw)
 
@@ -109,27 +105,18 @@ def _put(tx: WriteTransaction, number: int, batch: BatchRecord, **changes: Any) 
     tx.txn.put(keys.batch_key(number), encode_record(msgspec.structs.replace(batch, **changes)))
 
 
-def _open(conn: Connection, tx: WriteTransaction, session: int, number: int) -> BatchRecord:
+def open_batch(conn: Connection, tx: WriteTransaction, session: int, number: int) -> BatchRecord:
     """A batch of this session that is active and not over.
 
     Raises:
         BatchEnded: it is.
         InvalidArgument: it is another session's.
     """
-    batch = _batch(tx, number)
+    batch = read(tx, number)
     if batch is None or batch.state != ACTIVE or not batch_lives(conn, batch):
         raise _ended(number, batch)
     _check_session(session, number, batch)
     return batch
-
-
-def check_open(conn: Connection, tx: WriteTransaction, session: int, number: int) -> None:
-    """Refuse to seal an object into a batch that is over.
-
-    Raises:
-        BatchEnded: it is.
-    """
-    _open(conn, tx, session, number)
 
 
 def _ended(number: int, batch: BatchRecord | None) -> BatchEnded:
@@ -144,6 +131,12 @@ def _ended(number: int, batch: BatchRecord | None) -> BatchEnded:
     else:
         why = "is over: the processes that it belonged to are gone"
     return BatchEnded(f"{what} {why}", hint="begin another one")
+
+
+def is_open(conn: Connection, tx: WriteTransaction, number: int) -> bool:
+    """Whether a batch is active and not over."""
+    batch = read(tx, number)
+    return batch is not None and batch.state == ACTIVE and batch_lives(conn, batch)
 
 
 # --- the end ---
@@ -169,7 +162,7 @@ def _end(
     conn: Connection, tx: WriteTransaction, session: int, number: int
 ) -> tuple[BatchRecord | None, bool]:
     """The record as it was, and whether it was this call that ended the batch."""
-    batch = _batch(tx, number)
+    batch = read(tx, number)
     if batch is None or batch.state != ACTIVE:
         return batch, False
     _check_session(session, number, batch)
@@ -197,7 +190,7 @@ def delete(conn: Connection, session: int, number: int) -> None:
     """
 
     def work(tx: WriteTransaction) -> None:
-        batch = _batch(tx, number)
+        batch = read(tx, number)
         if batch is None or batch.state == ENDED:
             raise _ended(number, batch)
         _check_session(session, number, batch)
@@ -219,7 +212,7 @@ def join(conn: Connection, session: int, number: int) -> BatchRecord:
     owner = Owner(conn.client, os.getpid())
 
     def work(tx: WriteTransaction) -> BatchRecord:
-        batch = _open(conn, tx, session, number)
+        batch = open_batch(conn, tx, session, number)
         _put(tx, number, batch, owners=(*batch.owners, owner))
         return batch
 
@@ -235,7 +228,7 @@ def leave(conn: Connection, session: int, number: int) -> None:
     mine = conn.client
 
     def work(tx: WriteTransaction) -> None:
-        batch = _open(conn, tx, session, number)
+        batch = open_batch(conn, tx, session, number)
         at = next((at for at, owner in enumerate(batch.owners) if owner.client == mine), -1)
         if at < 0:
             return
@@ -246,149 +239,3 @@ def leave(conn: Connection, session: int, number: int) -> None:
             _finish(tx, number, batch, ENDED if batch.cleanup else CLOSED)
 
     conn.write(work)
-
-
-# --- passing objects on ---
-
-
-def transfer(conn: Connection, session: int, refs: Iterable[Ref], number: int) -> None:
-    """Let objects go with another batch, or with none (0), from now on. What they went with still lists them.
-
-    Raises:
-        ObjectNotFound: one of them is not there. Those before it may have been passed on.
-        BatchEnded: the batch is over.
-    """
-
-    def step(tx: WriteTransaction, some: Sequence[Ref]) -> None:
-        if number:
-            _open(conn, tx, session, number)
-        for ref in some:
-            object_id, record = _there(conn, tx, session, ref)
-            _pass_on(tx, session, object_id, record, number)
-
-    _in_steps(conn, refs, step)
-
-
-def keep(conn: Connection, session: int, number: int, refs: Iterable[Ref]) -> None:
-    """Let objects outlive a batch: they pass to the nearest batch around it that is not over, else to none.
-
-    What was made in a batch within this one passes too; what goes with none or with one around it is left
-    alone, since it outlives this one anyway.
-
-    Raises:
-        ObjectNotFound: one of them is not there. Those before it may have been passed on.
-        BatchEnded: the batch is over.
-        InvalidArgument: an object goes with a batch that has nothing to do with this one.
-    """
-
-    def step(tx: WriteTransaction, some: Sequence[Ref]) -> None:
-        batch = _open(conn, tx, session, number)
-        outer = next((one for one in batch.around if _is_open(conn, tx, one)), 0)
-        for ref in some:
-            object_id, record = _there(conn, tx, session, ref)
-            if record.batch == number or _is_within(tx, record.batch, number):
-                _pass_on(tx, session, object_id, record, outer)
-            elif record.batch and record.batch not in batch.around:
-                raise InvalidArgument(
-                    f"the object {ObjectID(object_id)} goes with batch {record.batch}, not with {number}",
-                    hint="keep it in the batch that it was made in, or use transfer_ownership",
-                )
-
-    _in_steps(conn, refs, step)
-
-
-def _in_steps(
-    conn: Connection, refs: Iterable[Ref], step: Callable[[WriteTransaction, Sequence[Ref]], None]
-) -> None:
-    wanted = list(refs)
-    while wanted:
-        some = wanted[: conn.catalog.batch(_STEP)]
-        conn.write(lambda tx: step(tx, some))  # noqa: B023 - called at once
-        del wanted[: len(some)]
-
-
-def _is_open(conn: Connection, tx: WriteTransaction, number: int) -> bool:
-    batch = _batch(tx, number)
-    return batch is not None and batch.state == ACTIVE and batch_lives(conn, batch)
-
-
-def _is_within(tx: WriteTransaction, inner: int, number: int) -> bool:
-    batch = _batch(tx, inner) if inner else None
-    return batch is not None and number in batch.around
-
-
-def _there(conn: Connection, tx: WriteTransaction, session: int, ref: Ref) -> tuple[bytes, ObjectRecord]:
-    """(id, record) of an object that everybody sees.
-
-    Raises:
-        ObjectNotFound: it is not there.
-    """
-    object_id = ref if isinstance(ref, ObjectID) else tx.txn.get(keys.name_key(session, ref))
-    record = tx.sealed(session, object_id) if object_id else None
-    if object_id is None or record is None or not is_visible(conn, tx.txn.get, session, record):
-        shown = str(ref) if isinstance(ref, ObjectID) else repr(ref)
-        raise ObjectNotFound(f"there is no object {shown} in {conn.path}", hint="list() shows what there is")
-    return object_id, record
-
-
-def _pass_on(tx: WriteTransaction, session: int, object_id: bytes, record: ObjectRecord, number: int) -> None:
-    """Let an object go with another batch. It outlives its name from now on, and whatever is made of it."""
-    if record.batch == number:
-        return
-    batches = record.batches
-    if number and number not in batches:
-        batches = (*batches, number)
-        tx.txn.put(keys.batched_key(number, session, object_id), b"")
-    flags = (record.flags | FLAG_KEPT) & ~FLAG_LEFT
-    passed = msgspec.structs.replace(record, batch=number, batches=batches, flags=flags)
-    tx.rewrite_sealed(session, object_id, passed)
-
-
-# --- status ---
-
-
-def info(conn: Connection, number: int) -> BatchInfo | None:
-    """What is known about a batch; None when nothing is left of it."""
-    with conn.catalog.gate:
-        txn = conn.catalog.begin()
-        try:
-            raw = txn.get(keys.batch_key(number))
-            return None if raw is None else _info(conn, txn, number, decode_batch(raw))
-        finally:
-            txn.abort()
-
-
-def infos(conn: Connection, session: int) -> list[BatchInfo]:
-    """The batches of a session, in the order in which they were begun."""
-    with conn.catalog.gate:
-        txn = conn.catalog.begin()
-        try:
-            found = [
-                (int.from_bytes(key[1:], "big"), decode_batch(raw)) for key, raw in scan(txn, keys.BATCH)
-            ]
-            return [_info(conn, txn, number, batch) for number, batch in found if batch.session == session]
-        finally:
-            txn.abort()
-
-
-def _info(conn: Connection, txn: Any, number: int, batch: BatchRecord) -> BatchInfo:
-    objects = nbytes = 0
-    for key, _ in scan(txn, keys.batch_prefix(number)):
-        record = decode_record(txn.get(keys.OBJECT + key[9:]))
-        if record.batch == number:
-            objects += 1
-            nbytes += record.nbytes
-    living = [owner.pid for owner in batch.owners if conn.clients.lives(owner.client)]
-    left_ns = max(batch.expires_ns - now_ns(), 0)
-    return BatchInfo(
-        id=number,
-        name=batch.name or None,
-        state={ACTIVE: "active", CLOSED: "closed"}[batch.state] if batch_lives(conn, batch) else "ended",
-        objects=objects,
-        nbytes=nbytes,
-        parent=batch.parent or None,
-        owner_pids=tuple(dict.fromkeys(living)),
-        created_ns=batch.created_ns,
-        expires_s=left_ns / 1e9 if batch.expires_ns else None,
-        session=batch.session,
-    )

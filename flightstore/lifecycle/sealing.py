@@ -286,7 +286,7 @@ def _make_visible(
 ) -> None:
     session, object_id = new.session, new.id
     if record.batch:
-        batches.check_open(conn, tx, session, record.batch)
+        batches.open_batch(conn, tx, session, record.batch)
     record = tx.join_members(session, record)  # before names change hands: a member outlives its name
     for name in record.names:
         freeing.release_name(tx, session, name, object_id)

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeAlias
 from flightstore.abc.batches import AbstractBatch, AbstractBatching, BatchRef
 from flightstore.catalog.keys import check_name
 from flightstore.errors import BatchEnded, InvalidArgument, StoreClosed
-from flightstore.lifecycle import batches
+from flightstore.lifecycle import batch_objects, batches
 from flightstore.objects.base import Object
 from flightstore.store import current
 from flightstore.store.attached import Attached, checked
@@ -72,7 +72,7 @@ class Batch(AbstractBatch):
 
     def keep(self, objects: Refs) -> None:
         store = self._store
-        batches.keep(store._conn, self._home[1], self._number, store._refs_of(objects))
+        batch_objects.keep(store._conn, self._home[1], self._number, store._refs_of(objects))
 
     def end(self) -> None:
         batches.end(self._store._conn, self._home[1], self._number)
@@ -84,7 +84,7 @@ class Batch(AbstractBatch):
         batches.leave(self._store._conn, self._home[1], self._number)
 
     def status(self) -> BatchInfo:
-        found = batches.info(self._store._conn, self._number)
+        found = batch_objects.info(self._store._conn, self._number)
         if found is not None:
             return found
         parent = self._around[0] if self._around else None
@@ -179,10 +179,10 @@ class Batching(Attached, AbstractBatching):
 
     def transfer_ownership(self, objects: Refs, batch: BatchRef | None) -> None:
         number = 0 if batch is None else self._number_of(batch)
-        batches.transfer(self._conn, self._session, self._refs_of(objects), number)
+        batch_objects.transfer(self._conn, self._session, self._refs_of(objects), number)
 
     def batches(self) -> builtins.list[BatchInfo]:
-        return batches.infos(self._conn, self._session)
+        return batch_objects.infos(self._conn, self._session)
 
     def _number_of(self, batch: BatchRef) -> int:
         """The number of a batch of this store."""
