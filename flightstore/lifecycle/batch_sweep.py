@@ -139,12 +139,13 @@ def _take(tx: WriteTransaction, number: int, held: set[int], most: int) -> tuple
         if record.pins or not (goes_with_it or all_listed):
             _unlist(tx, number, session, object_id, record)
         elif goes_with_it and record.serial not in held:
-            free.append(tx.remove_sealed(session, object_id, record))
+            gone = tx.remove_sealed(session, object_id, record)
+            free.append(gone)
+            if record.more:
+                tx.drop_continuations(gone)
         else:
             tx.retire(session, object_id, record)
     freed = extents.give_back(tx, (extent for record in free for extent in record.extents))
-    for record in free:
-        tx.drop_continuations(record)
     more = len(listed) == most
     if not more:
         tx.txn.delete(keys.batch_key(number))
