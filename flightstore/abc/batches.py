@@ -24,7 +24,7 @@ class AbstractBatch(ABC):
 
     ``with batch:`` makes it the current batch of its store and session, for this thread or asyncio task and
     the tasks begun within, and ends it, also when an exception leaves the block. In a process that joined it,
-    the block ends with :meth:`leave` instead. A process that was forked within the block ends nothing.
+    the block ends with :meth:`leave` instead. In a forked child the block ends nothing.
 
     Pickled, it travels as its store's path and its token; whoever unpickles it joins it.
     """

@@ -37,7 +37,7 @@ class Batch(AbstractBatch):
         self._name = name
         self._around = around
         self._joined = joined
-        self._entered_by = 0
+        self._pid = os.getpid()
         conn = store._conn
         self._path = conn.path
         self._home = (conn.control.identity.nonce, store._session)
@@ -91,7 +91,6 @@ class Batch(AbstractBatch):
         return BatchInfo(self._number, self._name, "ended", 0, 0, parent, (), 0, None, self._home[1])
 
     def __enter__(self) -> Self:
-        self._entered_by = os.getpid()
         current.enter(self)
         return self
 
@@ -99,8 +98,8 @@ class Batch(AbstractBatch):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         current.leave(self)
-        if self._entered_by != os.getpid():
-            return  # in a child that was forked within the block
+        if self._pid != os.getpid():
+            return  # in a forked child, which the batch does not belong to
         with contextlib.suppress(BatchEnded, StoreClosed):  # it ended in another way meanwhile
             if self._joined:
                 self.leave()

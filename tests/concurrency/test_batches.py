@@ -118,6 +118,8 @@ def test_a_forked_child_ends_nothing_and_owns_nothing(store: Store) -> None:
     def leave_the_block() -> bool:
         store.put(b"child", "child")
         outer.__exit__(None, None, None)
+        with outer:
+            store.put(b"again", "again")
         outer.leave()
         return store.current_batch() is None
 
@@ -125,7 +127,7 @@ def test_a_forked_child_ends_nothing_and_owns_nothing(store: Store) -> None:
         assert child(leave_the_block)
         assert outer.status().state == "active"
         assert outer.status().owner_pids == (os.getpid(),)
-        assert names(store) == ["child"]
+        assert names(store) == ["again", "child"]
     assert store.list() == []
 
 
