@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flightstore.errors import (
+        BatchEnded,
         CatalogFull,
         FlightStoreError,
         GetTimeout,
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from flightstore.lifecycle.storages import register_spill_storage
     from flightstore.objects.base import Object
     from flightstore.store import Session, Store, connect
+    from flightstore.store.batches import Batch
     from flightstore.types import (
+        BatchInfo,
         ColumnConversion,
         ConversionReport,
         EvictionCandidate,
@@ -60,6 +63,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
+    "BatchEnded",
+    "BatchInfo",
     "CatalogFull",
     "ColumnConversion",
     "ConversionReport",
@@ -102,6 +108,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Batch": "store.batches",
     "Object": "objects.base",
     "Session": "store",
     "Store": "store",
@@ -110,6 +117,7 @@ _ELSEWHERE = {
 }
 _TYPES = frozenset(
     {
+        "BatchInfo",
         "ColumnConversion",
         "ConversionReport",
         "EvictionCandidate",

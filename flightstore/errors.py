@@ -8,6 +8,7 @@ sentence that says what to do next.
 from __future__ import annotations
 
 __all__ = [
+    "BatchEnded",
     "CatalogFull",
     "FlightStoreError",
     "GetTimeout",
@@ -193,6 +194,10 @@ class StoreBusy(FlightStoreError, TimeoutError):
 
 class StoreClosed(FlightStoreError, RuntimeError):
     """The store handle was closed, or the store was destroyed."""
+
+
+class BatchEnded(FlightStoreError, RuntimeError):
+    """The batch is over: it was ended, its time is over, or nobody is left that it belongs to."""
 
 
 class NotAStore(FlightStoreError, FileNotFoundError):

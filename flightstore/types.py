@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from flightstore.errors import InvalidArgument
 
 __all__ = [
+    "BatchInfo",
     "ColumnConversion",
     "ConversionReport",
     "EvictionCandidate",
@@ -120,6 +121,33 @@ class EvictionCandidate:
     """Whether ``free`` marked it."""
     evictable: bool
     """Whether it may be dropped; else it can only be spilled."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInfo:
+    """What is known about one batch, at one moment."""
+
+    id: int
+    """Its number in the store."""
+    name: str | None
+    """Its name, if it has one."""
+    state: str
+    """``active``; ``closed`` (ended with ``cleanup=False``: its objects stay until it is deleted); or
+    ``ended`` (nobody sees its objects any more)."""
+    objects: int
+    """Objects that go with it; of an ended batch those that were not reclaimed yet."""
+    nbytes: int
+    """Bytes of their payload, without padding."""
+    parent: int | None
+    """Number of the batch that it was begun in."""
+    owner_pids: tuple[int, ...]
+    """The living processes that it belongs to."""
+    created_ns: int
+    """When it was begun."""
+    expires_s: float | None
+    """Seconds until its time is over, 0 when it is; None for a batch without a timeout."""
+    session: int
+    """Number of its session; 0 for the store's own."""
 
 
 @dataclass(frozen=True, slots=True)

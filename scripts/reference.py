@@ -340,9 +340,16 @@ CONTRACT = {
     "composing": "AbstractComposing",
     "keeping": "AbstractKeeping",
     "sessions": "AbstractSessions",
+    "batches": "AbstractBatching",
 }
 """The files of flightstore/abc, and the class in each, in the order of the page."""
-MIXINS = {"attached": "Attached", "composing": "Composing", "keeping": "Keeping", "sessions": "Sessions"}
+MIXINS = {
+    "attached": "Attached",
+    "composing": "Composing",
+    "keeping": "Keeping",
+    "sessions": "Sessions",
+    "batches": "Batching",
+}
 """The same for flightstore/store."""
 
 
@@ -406,6 +413,12 @@ def make_pages() -> list[Page]:
             "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place. "
             "The protocols are in `flightstore.abc`.",
             all_of("flightstore/abc/building.py"),
+        ),
+        Page(
+            "batches.md",
+            "Batches",
+            "What [`Store.batch`](store.md#storebatch) returns. [How to use batches](../how-to/batches.md).",
+            (entry_of("flightstore/abc/batches.py", "AbstractBatch", "Batch"),),
         ),
         Page(
             "objects.md",

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from flightstore.abc.batches import AbstractBatch, AbstractBatching
 from flightstore.abc.building import BlobBuilder, TableBuilder
 from flightstore.abc.composing import AbstractComposing
 from flightstore.abc.keeping import AbstractKeeping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "AbstractBatch",
+    "AbstractBatching",
     "AbstractComposing",
     "AbstractKeeping",
     "AbstractSession",
@@ -33,7 +36,7 @@ __all__ = [
 ]
 
 
-class AbstractStore(AbstractComposing, AbstractKeeping, AbstractSessions):
+class AbstractStore(AbstractComposing, AbstractKeeping, AbstractSessions, AbstractBatching):
     """A store of immutable objects."""
 
     @abstractmethod
@@ -66,6 +69,7 @@ class AbstractStore(AbstractComposing, AbstractKeeping, AbstractSessions):
         Raises:
             ObjectExists: `object_id` is taken.
             NotStorable: the value cannot be stored; says why.
+            BatchEnded: the current batch is over.
             StoreFull: no room within `timeout`.
             StoreBusy: another process holds the writers' lock.
         """

@@ -35,6 +35,7 @@ class BlobBuilder(Protocol):
 
         Raises:
             StoreClosed: it was aborted.
+            BatchEnded: the batch in which it was created is over; it is aborted.
         """
         ...
 
@@ -110,6 +111,7 @@ class TableBuilder(Protocol):
             InvalidArgument: a column whose type has no fixed width was not given.
             StoreFull: there is no room for the columns that were given whole.
             StoreClosed: it was aborted.
+            BatchEnded: the batch in which it was created is over; it is aborted.
         """
         ...
 

@@ -14,6 +14,7 @@ __all__ = [
     "COUNTERS",
     "FORMAT",
     "batch_key",
+    "batch_prefix",
     "batched_key",
     "batched_of",
     "continuation_key",
@@ -144,6 +145,11 @@ def batch_key(batch: int) -> bytes:
 def batched_key(batch: int, session: int, object_id: bytes) -> bytes:
     """-> nothing: the index of the objects that a batch lists."""
     return BATCHED + batch.to_bytes(8, "big") + session.to_bytes(4, "big") + object_id
+
+
+def batch_prefix(batch: int) -> bytes:
+    """What the keys of the objects that a batch lists begin with."""
+    return BATCHED + batch.to_bytes(8, "big")
 
 
 def batched_of(key: bytes) -> tuple[int, int, bytes]:

@@ -88,6 +88,13 @@ class BatchRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """ACTIVE, CLOSED or ENDED."""
     all_listed: bool = False
     """Once ENDED: whether objects go too that were kept, that is passed on to another batch."""
+    outer: tuple[int, ...] = ()
+    """The batches around `parent`, from the inside outwards."""
+
+    @property
+    def around(self) -> tuple[int, ...]:
+        """The batches it was begun in, from the inside outwards."""
+        return (self.parent, *self.outer) if self.parent else ()
 
 
 class SpillRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -137,7 +137,19 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import completion, demo, get, keeping, objects, put, schema, sessions, top, upkeep
+    from flightstore.cli import (
+        batches,
+        completion,
+        demo,
+        get,
+        keeping,
+        objects,
+        put,
+        schema,
+        sessions,
+        top,
+        upkeep,
+    )
 
     for command in (
         put.put,
@@ -154,6 +166,8 @@ def _add_commands() -> None:
         keeping.spill,
         sessions.sessions,
         sessions.session,
+        batches.list_batches,
+        batches.batch,
         top.top,
         upkeep.stats,
         upkeep.doctor,

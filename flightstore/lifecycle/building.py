@@ -10,7 +10,7 @@ import os
 from types import TracebackType
 from typing import Self
 
-from flightstore.errors import FlightStoreError, InvalidArgument, StoreClosed
+from flightstore.errors import BatchEnded, FlightStoreError, InvalidArgument, StoreClosed
 from flightstore.lifecycle import sealing
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.sealing import NewObject
@@ -95,11 +95,16 @@ class Builder:
 
         Raises:
             StoreClosed: it was aborted.
+            BatchEnded: the batch in which it was created is over; it is aborted.
         """
         if self._state != "sealed":
             self.check()
             self._range.freeze()  # before anybody can see it: from here on no write reaches it
-            sealing.seal(self._conn, self._new)
+            try:
+                sealing.seal(self._conn, self._new)
+            except BatchEnded:
+                self.abort()
+                raise
             self._finish("sealed")
         return self._new.id
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from flightstore.catalog import keys
-from flightstore.catalog.records import FLAG_LEFT, FLAG_PROBING, ObjectRecord, decode_record
+from flightstore.catalog.records import FLAG_KEPT, FLAG_LEFT, FLAG_PROBING, ObjectRecord, decode_record
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.lifecycle import extents, sessions
+from flightstore.lifecycle import batch_sweep, extents, sessions
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.scopes import is_visible
 from flightstore.memory import kernel
 from flightstore.types import ObjectID, Ref
 
@@ -61,7 +62,7 @@ def _delete(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
         count = 0
         for ref in refs:
             object_id = resolve(tx, session, ref)
-            record = tx.sealed(session, object_id) if object_id else None
+            record = _visible(conn, tx, session, object_id) if object_id else None
             if object_id and record:
                 tx.retire(session, object_id, record)
                 count += 1
@@ -73,9 +74,15 @@ def _delete(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
     return count
 
 
+def _visible(conn: Connection, tx: WriteTransaction, session: int, object_id: bytes) -> ObjectRecord | None:
+    """The record of a sealed object whose scopes are not over."""
+    record = tx.sealed(session, object_id)
+    return record if record is not None and is_visible(conn, tx.txn.get, session, record) else None
+
+
 def release_name(tx: WriteTransaction, session: int, name: str, new_id: bytes) -> None:
-    """Free a name for a new object: its old object is deleted, unless it has another name, is pinned, or is a
-    member of another; then it stays under its id.
+    """Free a name for a new object: its old object is deleted, unless it has another name, is pinned, was
+    kept by a batch, or is a member of another; then it stays under its id.
     """
     old_id = tx.txn.get(keys.name_key(session, name))
     if old_id is None or old_id == new_id:
@@ -83,11 +90,12 @@ def release_name(tx: WriteTransaction, session: int, name: str, new_id: bytes) -
     record = tx.sealed(session, old_id)
     if record is None:
         return
-    if len(record.names) == 1 and not record.pins and not record.used_by:
+    kept = record.flags & FLAG_KEPT
+    if len(record.names) == 1 and not record.pins and not record.used_by and not kept:
         tx.retire(session, old_id, record)
         return
     others = tuple(other for other in record.names if other != name)
-    flags = record.flags if others else record.flags | FLAG_LEFT
+    flags = record.flags if others or kept else record.flags | FLAG_LEFT
     tx.rewrite_sealed(session, old_id, msgspec.structs.replace(record, names=others, flags=flags))
 
 
@@ -108,7 +116,7 @@ def delete_unused(conn: Connection, session: int, refs: Iterable[Ref]) -> int:
 
 def _delete_unused(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
     def both_steps() -> int:
-        probed = conn.transact(lambda tx: _mark(tx, session, refs))
+        probed = conn.transact(lambda tx: _mark(conn, tx, session, refs))
         kernel.membarrier()
         held = conn.clients.held_by_living({record.serial for record in probed.values()})
         return conn.transact(lambda tx: _settle(tx, session, probed, held))
@@ -119,11 +127,13 @@ def _delete_unused(conn: Connection, session: int, refs: Sequence[Ref]) -> int:
     return count
 
 
-def _mark(tx: WriteTransaction, session: int, refs: Iterable[Ref]) -> dict[bytes, ObjectRecord]:
+def _mark(
+    conn: Connection, tx: WriteTransaction, session: int, refs: Iterable[Ref]
+) -> dict[bytes, ObjectRecord]:
     probed: dict[bytes, ObjectRecord] = {}
     for ref in refs:
         object_id = resolve(tx, session, ref)
-        record = tx.sealed(session, object_id) if object_id else None
+        record = _visible(conn, tx, session, object_id) if object_id else None
         if object_id and record and not record.used_by:
             marked = msgspec.structs.replace(record, flags=record.flags | FLAG_PROBING)
             tx.rewrite_sealed(session, object_id, marked)
@@ -153,24 +163,32 @@ def unmark(tx: WriteTransaction, session: int, object_id: bytes, record: ObjectR
 
 
 def sweep_if_worthwhile(conn: Connection) -> None:
-    """Sweep when much has died since the last sweep, so that the memory is used again while it is warm."""
+    """Sweep when much has died since the last sweep, so that the memory is used again while it is warm; and
+    reclaim a slice of a batch that was ended.
+    """
 
     counters = conn.counters
     if counters is None:
         return
     if counters.ended:
         sessions.reclaim(conn)
+        batch_sweep.reclaim_some(conn)
     objects = counters.dying - counters.swept_dying
     freed = counters.dying_bytes - counters.swept_bytes
     if objects >= _SWEEP_OBJECTS or freed * _SWEEP_SHARE >= conn.capacity_bytes:
-        sweep(conn)
+        _sweep_dying(conn)
 
 
 def sweep(conn: Connection) -> tuple[int, int]:
-    """Give back the memory of all dying objects that nobody holds, and of scopes that have ended; returns how
+    """Give back the memory of all dying objects that nobody holds, and of scopes that are over; returns how
     many objects, and their bytes.
     """
-    objects, freed = sessions.reclaim_all(conn)
+    parts = [sessions.reclaim_all(conn), batch_sweep.reclaim(conn), _sweep_dying(conn)]
+    return sum(objects for objects, _ in parts), sum(freed for _, freed in parts)
+
+
+def _sweep_dying(conn: Connection) -> tuple[int, int]:
+    objects = freed = 0
     more = conn.control.usage()[4] > 0
     while more:
         done, nbytes, more = conn.exclusive(lambda: _sweep_batch(conn))

@@ -26,7 +26,9 @@ from flightstore.catalog.records import (
     unfolded,
 )
 from flightstore.catalog.scopes import (
+    ACTIVE,
     ENDED,
+    BatchRecord,
     SessionRecord,
     SpillRecord,
     decode_batch,
@@ -43,6 +45,7 @@ from flightstore.catalog.transaction import (
     transit_of,
 )
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.scopes import owners_live
 from flightstore.memory.allocator import size_class
 from flightstore.memory.rangemap import tiling_problems
 
@@ -76,8 +79,8 @@ class _Picture:
     quotas: dict[int, int] = field(default_factory=dict)
     sessions: dict[int, SessionRecord] = field(default_factory=dict)
     session_names: dict[bytes, bytes] = field(default_factory=dict)
-    ended: int = 0
     batched: set[bytes] = field(default_factory=set)
+    batches: dict[int, BatchRecord] = field(default_factory=dict)
     events: list[int] = field(default_factory=list)
     waiting: int = 0
     doomed: int = 0
@@ -103,6 +106,7 @@ def fsck(conn: Connection) -> list[Finding]:
         *_check_quotas(picture),
         *_check_sessions(picture),
         *_check_batched(picture),
+        *_check_batches(conn, picture),
         *_check_events(picture),
         *_check_objects(picture),
         *_check_members(picture),
@@ -137,10 +141,10 @@ def _read_all(txn: Any) -> _Picture:
         int.from_bytes(key[1:], "big"): decode_session(raw) for key, raw in scan(txn, keys.SESSION)
     }
     picture.session_names = dict(scan(txn, keys.SESSION_NAME))
-    states = [session.state for session in picture.sessions.values()]
-    states += [decode_batch(raw).state for _, raw in scan(txn, keys.BATCH)]
-    picture.ended = states.count(ENDED)
     picture.batched = {key for key, _ in scan(txn, keys.BATCHED)}
+    picture.batches = {
+        int.from_bytes(key[1:], "big"): decode_batch(raw) for key, raw in scan(txn, keys.BATCH)
+    }
     picture.events = [int.from_bytes(key[1:], "big") for key, _ in scan(txn, keys.EVENT)]
     picture.waiting = sum(1 for _ in scan(txn, keys.WAITER))
     picture.doomed = sum(1 for _ in scan(txn, keys.DOOMED))
@@ -249,6 +253,17 @@ def _check_batched(picture: _Picture) -> Iterator[Finding]:
             )
 
 
+def _check_batches(conn: Connection, picture: _Picture) -> Iterator[Finding]:
+    """What lists objects is a batch; batches have numbers that were given out, and somebody to end them."""
+    for number in {keys.batched_of(key)[0] for key in picture.batched} - picture.batches.keys():
+        yield Finding("batches", f"batch {number} lists objects and has no record")
+    for number, batch in picture.batches.items():
+        if number >= picture.counters.next_batch:
+            yield Finding("batches", f"the batch number {number} was not given out yet")
+        if batch.state == ACTIVE and not owners_live(conn, batch.owners):
+            yield Finding("batches", f"nobody is left whom batch {number} belongs to", recoverable=True)
+
+
 def _check_events(picture: _Picture) -> Iterator[Finding]:
     """The log has no gaps."""
     counters = picture.counters
@@ -271,7 +286,8 @@ def _check_counters(picture: _Picture) -> Iterator[Finding]:
         "spilled_bytes": sum(only_spilled),
         "doomed": picture.doomed,
         "waiting": picture.waiting,
-        "ended": picture.ended,
+        "ended": sum(session.state == ENDED for session in picture.sessions.values())
+        + sum(batch.state == ENDED for batch in picture.batches.values()),
         "dying_bytes": sum(extent.length for _, record in picture.dying for extent in record.extents),
     }
     for name, fact in facts.items():

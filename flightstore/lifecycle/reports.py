@@ -16,6 +16,7 @@ from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import Counters, decode_counters
 from flightstore.lifecycle import eviction, pressure, reading, spilling
 from flightstore.lifecycle.connection import Connection
+from flightstore.lifecycle.scopes import Sight
 from flightstore.memory import kernel
 from flightstore.memory.allocator import size_class
 from flightstore.objects.registry import kind_name
@@ -63,9 +64,11 @@ def _long_metadata(conn: Connection, session: int, object_id: bytes, record: Obj
 
 
 def list_objects(conn: Connection, session: int, pattern: str | None) -> list[ObjectInfo]:
-    """Sealed objects whose name matches `pattern`, by name, unnamed ones last."""
+    """Visible objects whose name matches `pattern`, by name, unnamed ones last."""
+    sight = Sight(conn, conn.catalog.get)
     prefix = keys.session_prefix(keys.OBJECT, session)
     records = [(key[len(prefix) :], decode_record(raw)) for key, raw in conn.catalog.items(prefix)]
+    records = [(object_id, record) for object_id, record in records if sight.sees(session, record)]
     if pattern is not None:
         records = [
             (object_id, record)
@@ -85,7 +88,7 @@ def holders(conn: Connection, serial: int) -> list[Holder]:
 
 def usage(conn: Connection) -> StoreStats:
     """Usage of the whole store."""
-    counters, largest, records = _snapshot(conn)
+    counters, largest, records, visible = _snapshot(conn)
     counts = conn.clients.counts()
     usage = eviction.read_usage(conn)
     can_spill = spilling.spill_url(conn) is not None
@@ -101,7 +104,7 @@ def usage(conn: Connection) -> StoreStats:
         spillable_bytes=pressure.spillable_bytes(usage) if can_spill else 0,
         spilled_bytes=counters.spilled_bytes,
         largest_hole_bytes=max(largest, _growable(conn, counters)),
-        objects=counters.objects,
+        objects=visible,
         pending=counters.pending,
         dying=counters.dying,
         clients=sum(1 for name in conn.clients.names() if conn.clients.alive(name)),
@@ -122,8 +125,8 @@ def _growable(conn: Connection, counters: Counters) -> int:
     return max(min(conn.capacity_bytes - backed, conn.arena.free_file_system_bytes()), 0)
 
 
-def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:
-    """Counters, longest warm range and all records, as of one moment."""
+def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord], int]:
+    """Counters, longest warm range, all records, and how many objects are visible, as of one moment."""
     catalog = conn.catalog
     with catalog.gate:
         txn = catalog.begin()
@@ -131,9 +134,16 @@ def _snapshot(conn: Connection) -> tuple[Counters, int, list[ObjectRecord]]:
             counters = decode_counters(txn.get(keys.COUNTERS))
             largest = FreeSpace(txn, keys.WARM, size_class).largest_bytes()
             prefixes = (keys.OBJECT, keys.PENDING, keys.DYING)
-            records = [
-                unfolded(decode_record(raw), txn.get) for prefix in prefixes for _, raw in scan(txn, prefix)
+            found = [
+                (key, unfolded(decode_record(raw), txn.get))
+                for prefix in prefixes
+                for key, raw in scan(txn, prefix)
             ]
+            sight = Sight(conn, txn.get)
+            visible = sum(
+                key[:1] == keys.OBJECT and sight.sees(int.from_bytes(key[1:5], "big"), record)
+                for key, record in found
+            )
         finally:
             txn.abort()
-    return counters, largest, records
+    return counters, largest, [record for _, record in found], visible

@@ -27,7 +27,7 @@ from flightstore.catalog.scopes import (
 )
 from flightstore.lifecycle.connection import Connection
 
-__all__ = ["batch_lives", "is_visible", "now_ns", "owners_live", "session_lives"]
+__all__ = ["Sight", "batch_lives", "is_visible", "now_ns", "owners_live", "session_lives"]
 
 Get = Callable[[bytes], bytes | None]
 
@@ -38,15 +38,44 @@ def now_ns() -> int:
 
 
 def is_visible(conn: Connection, get: Get, session: int, record: ObjectRecord) -> bool:
-    """Whether a sealed object's scopes are not over. `get` reads a key of the catalog."""
-    if session:
-        raw = get(keys.session_key(session))
-        if raw is None or not session_lives(conn, decode_session(raw)):
+    """Whether a sealed object's scopes are not over. `get` reads a key of the catalog.
+
+    A pinned object stays when its batch ends.
+    """
+    if session and not _session_is_there(conn, get, session):
+        return False
+    return not record.batch or record.pins > 0 or _batch_is_there(conn, get, record.batch)
+
+
+def _session_is_there(conn: Connection, get: Get, session: int) -> bool:
+    raw = get(keys.session_key(session))
+    return raw is not None and session_lives(conn, decode_session(raw))
+
+
+def _batch_is_there(conn: Connection, get: Get, batch: int) -> bool:
+    raw = get(keys.batch_key(batch))
+    return raw is not None and batch_lives(conn, decode_batch(raw))
+
+
+class Sight:
+    """`is_visible` for many objects of one moment: asks about each scope once."""
+
+    def __init__(self, conn: Connection, get: Get) -> None:
+        self._conn = conn
+        self._get = get
+        self._sessions: dict[int, bool] = {0: True}
+        self._batches: dict[int, bool] = {0: True}
+
+    def sees(self, session: int, record: ObjectRecord) -> bool:
+        """Whether the object is visible."""
+        if session not in self._sessions:
+            self._sessions[session] = _session_is_there(self._conn, self._get, session)
+        if not self._sessions[session]:
             return False
-    if record.batch:
-        raw = get(keys.batch_key(record.batch))
-        return raw is not None and batch_lives(conn, decode_batch(raw))
-    return True
+        batch = record.batch if not record.pins else 0
+        if batch not in self._batches:
+            self._batches[batch] = _batch_is_there(self._conn, self._get, batch)
+        return self._batches[batch]
 
 
 def session_lives(conn: Connection, session: SessionRecord) -> bool:

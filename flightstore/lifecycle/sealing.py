@@ -24,9 +24,10 @@ from flightstore.catalog import keys
 from flightstore.catalog.records import Extent, Member, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import NotStorable, ObjectExists, StoreClosed
-from flightstore.lifecycle import extents, freeing, quotas, room, sessions
+from flightstore.lifecycle import batches, extents, freeing, quotas, room, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.pressure import Effort
+from flightstore.lifecycle.scopes import is_visible
 from flightstore.memory import allocator, kernel
 from flightstore.memory.control import Control
 from flightstore.memory.copying import copy_pieces
@@ -79,6 +80,8 @@ class NewObject:
     """FLAG_* that it has from the beginning."""
     may_spill: bool = True
     """Whether other objects may be spilled to make room for it."""
+    batch: int = 0
+    """The batch that it goes with; 0 for none."""
     hold: bool = False
     """Whether to take a lease on it in the transaction that seals it."""
     held: tuple[ObjectRecord, Lease] | None = field(init=False, default=None)
@@ -107,6 +110,8 @@ class NewObject:
             self.flags,
             self.metadata,
             self.metadata_at,
+            batch=self.batch,
+            batches=(self.batch,) if self.batch else (),
             origin=payload.origin,
         )
 
@@ -151,7 +156,7 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     """Store objects; all become visible in one commit, or none.
 
     Raises:
-        StoreFull, CatalogFull, ObjectExists, SessionEnded: nothing was stored.
+        StoreFull, CatalogFull, ObjectExists, SessionEnded, BatchEnded: nothing was stored.
     """
     if len(objects) == 1 and objects[0].payload.size_bytes <= SMALL_BYTES:
         _seal_all(conn, (), objects, deadline)
@@ -262,7 +267,7 @@ def with_room(
 
 def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: int | None) -> None:
     if new.object_id is not None:
-        _refuse_taken(tx, new.session, new.object_id)
+        _refuse_taken(conn, tx, new.session, new.object_id)
     extent = None
     payload = new.payload
     if payload.size_bytes:
@@ -284,7 +289,11 @@ def _sharing(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> Obje
     return msgspec.structs.replace(record, extents=(*record.extents, *shared), members=new.members)
 
 
-def _refuse_taken(tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
+def _refuse_taken(conn: Connection, tx: WriteTransaction, session: int, object_id: ObjectID) -> None:
+    """Ids are never overwritten; but one of an object whose scope is over is free, wherever its memory is."""
+    record = tx.sealed(session, object_id)
+    if record is not None and not is_visible(conn, tx.txn.get, session, record):
+        tx.retire(session, object_id, record)
     if tx.id_is_taken(session, object_id):
         raise ObjectExists(
             f"an object with the id {object_id} exists already",
@@ -296,6 +305,8 @@ def _make_visible(
     conn: Connection, tx: WriteTransaction, new: NewObject, record: ObjectRecord, *, ring_id: bool
 ) -> None:
     session, object_id = new.session, new.id
+    if record.batch:
+        batches.open_batch(conn, tx, session, record.batch)
     record = tx.join_members(session, record)  # before names change hands: a member outlives its name
     for name in record.names:
         freeing.release_name(tx, session, name, object_id)
@@ -318,7 +329,7 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
 
     def work(tx: WriteTransaction, looks: int | None) -> Extent:
         conn.check_catalog_room()
-        _refuse_taken(tx, new.session, new.id)
+        _refuse_taken(conn, tx, new.session, new.id)
         extent = extents.take(tx, nbytes, align, session=new.session, looks=looks)
         if extent is None:
             raise _NoRoom
@@ -335,6 +346,7 @@ def seal(conn: Connection, new: NewObject) -> None:
     Raises:
         SessionEnded: its session is over.
         StoreClosed: it was aborted, by its owner or because its owner was taken for dead.
+        BatchEnded: the batch that it was to go with is over; it is still pending.
     """
     conn.write(lambda tx: _seal_pending(conn, tx, new))
     freeing.sweep_if_worthwhile(conn)

@@ -44,6 +44,7 @@ class TableBuilder:
         object_id: ObjectID | None,
         metadata: Any,
         deadline: float | None,
+        batch: int = 0,
     ) -> None:
         _check(schema, num_rows)
         expressible(schema)
@@ -59,6 +60,7 @@ class TableBuilder:
         short = new_object(session, payload, name, object_id, metadata)
         self._long_metadata = short.metadata_at is not None
         self._new = new_object(session, payload, name, object_id, None) if self._long_metadata else short
+        self._new.batch = batch
         self._bits: dict[str, np.ndarray[Any, Any]] = {}
         self._nulls: dict[str, np.ndarray[Any, Any]] = {}
         self._inner_nulls: dict[str, np.ndarray[Any, Any]] = {}
@@ -145,6 +147,7 @@ class TableBuilder:
             InvalidArgument: a column whose type has no fixed width was not given.
             StoreFull: there is no room for the columns that were given whole.
             StoreClosed: it was aborted.
+            BatchEnded: the batch in which it was created is over; it is aborted.
         """
         if self._builder.is_sealed:
             return self._builder.id

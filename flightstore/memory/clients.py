@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from flightstore.errors import StoreClosed
 from flightstore.memory import kernel
 from flightstore.memory.leases import CLIENT_HEADER, CLIENT_MAGIC, FILE_BYTES, HEADER_WORDS, HIGH_WATER_WORD
+from flightstore.memory.watches import Watch, watch
 
 __all__ = ["ClientInfo", "Clients"]
 
+_MOST_WATCHES = 64
 _CLIENT_NAME = re.compile("[0-9a-f]{16}")
 
 
@@ -47,6 +49,7 @@ class Clients:
         self.directory = os.path.join(store_path, "clients")
         self.nursery = os.path.join(store_path, "new")
         self._maps: dict[str, memoryview] = {}
+        self._watches: dict[str, Watch] = {}
 
     def names(self) -> list[str]:
         """The client files there are, no others; forgets mappings of those that are gone.
@@ -144,8 +147,20 @@ class Clients:
         return _alive(os.path.join(self.directory, name))
 
     def lives(self, client: int) -> bool:
-        """Whether the client of that id is connected, and its process lives."""
-        return self.alive(f"{client:016x}")
+        """Whether the client of that id is connected, and its process lives: `alive`, asked often."""
+        name = f"{client:016x}"
+        known = self._watches.get(name)
+        if known is not None:
+            if known.lives():
+                return True
+            self._watches.pop(name, None)
+        if not self.alive(name):
+            return False
+        if len(self._watches) < _MOST_WATCHES:
+            made = watch(os.path.join(self.directory, name))
+            if made is not None:
+                self._watches[name] = made
+        return True
 
     def infos(self) -> list[ClientInfo]:
         """All clients."""
@@ -177,6 +192,7 @@ class Clients:
         changing.
         """
         self._maps = {}
+        self._watches = {}
 
 
 def client_id(name: str) -> int:

@@ -12,6 +12,7 @@ from flightstore.lifecycle import reading
 from flightstore.lifecycle.connection import Connection
 from flightstore.objects.base import Object
 from flightstore.objects.registry import open_object
+from flightstore.store import current
 from flightstore.store.view import View
 from flightstore.types import ObjectID, Ref
 
@@ -48,6 +49,12 @@ class Attached:
     def capacity_bytes(self) -> int:
         """Upper bound of the memory for payload."""
         return self._attached.capacity_bytes
+
+    @property
+    def _current(self) -> int:
+        """Number of the batch that new objects go with; 0 for none."""
+        found = current.current(self._conn.control.identity.nonce, self._session)
+        return found.number if found is not None else 0
 
     def get(self, ref: Ref, *, timeout: float | None = 0) -> Object:
         """A reference on a sealed object; see :meth:`flightstore.abc.AbstractStore.get`."""

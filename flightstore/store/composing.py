@@ -110,7 +110,7 @@ class Composing(Attached, AbstractComposing):
         check_new(name, object_id)
         new = new_object(self._session, composition.payload, name, object_id, metadata)
         new.nbytes, new.shared, new.members = composition.nbytes, composition.shared, composition.members
-        new.hold = True
+        new.batch, new.hold = self._current, True
         sealing.put(conn, (new,), deadline_of(timeout))
         assert new.held is not None
         return self._open(conn, (new.id, *new.held))

@@ -29,6 +29,7 @@ from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Object
 from flightstore.objects.registry import encode
 from flightstore.store.attached import check_new, deadline_of, listed
+from flightstore.store.batches import Batching
 from flightstore.store.composing import Composing
 from flightstore.store.keeping import Keeping
 from flightstore.store.sessions import Sessions
@@ -99,7 +100,7 @@ def connect(
     return store
 
 
-class Store(Composing, Keeping, Sessions, AbstractStore):
+class Store(Composing, Keeping, Sessions, Batching, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 
@@ -152,6 +153,7 @@ class Store(Composing, Keeping, Sessions, AbstractStore):
     ) -> NewObject:
         check_new(name, object_id)
         new = new_object(self._session, encode(value, pickle=pickle), name, object_id, metadata)
+        new.batch = self._current
         if evictable:
             new.flags = FLAG_EVICTABLE
         return new
@@ -185,7 +187,9 @@ class Store(Composing, Keeping, Sessions, AbstractStore):
 
     def _blob(self, nbytes: int, name: str | None, object_id: ObjectID | None, metadata: Any) -> NewObject:
         check_new(name, object_id)
-        return new_object(self._session, building.blob_payload(nbytes), name, object_id, metadata)
+        new = new_object(self._session, building.blob_payload(nbytes), name, object_id, metadata)
+        new.batch = self._current
+        return new
 
     def create_table(
         self,
@@ -201,8 +205,9 @@ class Store(Composing, Keeping, Sessions, AbstractStore):
 
         conn = self._conn
         check_new(name, object_id)
+        deadline = deadline_of(timeout)
         return TableBuilder(
-            conn, self._session, schema, num_rows, name, object_id, metadata, deadline_of(timeout)
+            conn, self._session, schema, num_rows, name, object_id, metadata, deadline, self._current
         )
 
     def abort(self, ref: ObjectID) -> bool:

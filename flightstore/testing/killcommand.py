@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from flightstore.testing import (  # they fill OPERATIONS
+    crashbatches,
     crashframes,
     crashmemory,
     crashsessions,
@@ -24,6 +25,7 @@ from flightstore.testing.killpoints import KillPointFailure, OperationFailed
 from flightstore.testing.operations import OPERATIONS
 
 __all__ = [
+    "crashbatches",
     "crashframes",
     "crashmemory",
     "crashsessions",

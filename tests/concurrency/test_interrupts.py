@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import flightstore
-from flightstore import ObjectID, Store
+from flightstore import Batch, ObjectID, Store
 from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Gate, wait_until
@@ -219,6 +219,19 @@ def use_session(store: Store) -> None:
     store.put(b"", "reclaims")
 
 
+def begun(store: Store, **options: Any) -> Batch:
+    """A batch with an object in it, begun where nobody interrupts."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        batch = store.new_batch(**options)
+        with batch.activate():
+            store.put(b"x" * 100, "in batch")
+        return batch.__enter__()
+    finally:
+        sys.settrace(trace)
+
+
 OPERATIONS: dict[str, Callable[[Store], object]] = {
     "put small": lambda store: store.put(b"x" * 100, "put"),
     "put large": lambda store: store.put(b"x" * (200 << 10), "put"),
@@ -238,6 +251,11 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "spill": lambda store: store.spill(),
     "spill and get": lambda store: (store.spill(), store.get("large").value()),
     "use a session": use_session,
+    "begin a batch": lambda store: store.new_batch("job"),
+    "keep in a batch": lambda store: begun(store).keep("in batch"),
+    "end a batch": lambda store: begun(store).end(),
+    "leave a batch's block": lambda store: begun(store).__exit__(None, None, None),
+    "delete a batch": lambda store: begun(store, cleanup=False).delete(),
 }
 
 

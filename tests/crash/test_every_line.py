@@ -18,6 +18,7 @@ assert killcommand  # imports what fills OPERATIONS
 
 NEWCOMERS_IN_SUITE = ("close", "destroy", "get")
 LEFT_TO_THE_COMMAND = (
+    "batch-put-staying",
     "create-overwrite",
     "create-table",
     "create-table-abort",
@@ -50,12 +51,13 @@ def test_killed_at_every_line(name: str) -> None:
 @pytest.mark.req("FAIL-2")
 def test_every_operation_has_a_row() -> None:
     required = {
-        "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
+        "batch-begin", "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
         "create-table-with-text", "delete", "delete-unused",
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
         "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select",
         "session-attach", "session-begin", "session-end", "session-put", "session-reclaim", "sweep",
         "wait", "with-columns",
     }  # fmt: skip
-    assert required <= OPERATIONS.keys()
+    upon_anothers = {"batch-delete", "batch-end", "batch-join", "batch-keep", "batch-put", "batch-reclaim"}
+    assert required | upon_anothers <= OPERATIONS.keys()
     assert {name + NEWCOMER for name in required - {"connect-making"}} <= OPERATIONS.keys()

@@ -14,6 +14,7 @@ from flightstore import errors
 from flightstore.testing.children import child
 
 BUILTINS = {
+    "BatchEnded": (RuntimeError,),
     "ObjectNotFound": (KeyError,),
     "GetTimeout": (KeyError, TimeoutError),
     "ObjectExists": (ValueError,),
