@@ -15,8 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flightstore.abc.events import Subscription
     from flightstore.errors import (
         CatalogFull,
+        EventsMissed,
         FlightStoreError,
         GetTimeout,
         InvalidArgument,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from flightstore.types import (
         ColumnConversion,
         ConversionReport,
+        Event,
         Holder,
         ObjectID,
         ObjectInfo,
@@ -54,6 +57,8 @@ __all__ = [
     "CatalogFull",
     "ColumnConversion",
     "ConversionReport",
+    "Event",
+    "EventsMissed",
     "FlightStoreError",
     "GetTimeout",
     "Holder",
@@ -78,15 +83,22 @@ __all__ = [
     "StoreFull",
     "StoreStats",
     "StoreVersionMismatch",
+    "Subscription",
     "WrongPidNamespace",
     "connect",
 ]
 
-_ELSEWHERE = {"Object": "objects.base", "Store": "store", "connect": "store"}
+_ELSEWHERE = {
+    "Object": "objects.base",
+    "Store": "store",
+    "Subscription": "abc.events",
+    "connect": "store",
+}
 _TYPES = frozenset(
     {
         "ColumnConversion",
         "ConversionReport",
+        "Event",
         "Holder",
         "ObjectID",
         "ObjectInfo",

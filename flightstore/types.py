@@ -15,6 +15,7 @@ from flightstore.errors import InvalidArgument
 __all__ = [
     "ColumnConversion",
     "ConversionReport",
+    "Event",
     "Holder",
     "ObjectID",
     "ObjectInfo",
@@ -106,6 +107,25 @@ class Holder:
     """The process's name."""
     refs: int
     """References it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a store."""
+
+    number: int
+    """Its place among all events of the store, from 1: what happened later has a higher number."""
+    kind: str
+    """``added``: an object was sealed; ``deleted``: a sealed one was deleted, or its name was put anew;
+    ``spilled``: one begins to be written to a file; ``full``: a create found no room."""
+    id: ObjectID | None
+    """The object's id; None for ``full``."""
+    name: str | None
+    """The name that the object has; None without one, and for ``full``."""
+    nbytes: int
+    """Bytes of the object's payload; for ``full``, what was asked for."""
+    time_ns: int
+    """When it happened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,7 +335,7 @@ def render() -> dict[str, str]:
 # --- what is on which page ---
 
 
-CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing"}
+CONTRACT = {"__init__": "AbstractStore", "composing": "AbstractComposing", "events": "AbstractSubscribing"}
 """The files of flightstore/abc, and the class in each, in the order of the page."""
 
 

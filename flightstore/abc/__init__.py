@@ -14,16 +14,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flightstore.abc.building import BlobBuilder, TableBuilder
 from flightstore.abc.composing import AbstractComposing
+from flightstore.abc.events import AbstractSubscribing, EventCallback, Subscription
 from flightstore.objects.base import Object
 from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AbstractComposing", "AbstractStore", "BlobBuilder", "TableBuilder"]
+__all__ = [
+    "AbstractComposing",
+    "AbstractStore",
+    "AbstractSubscribing",
+    "BlobBuilder",
+    "EventCallback",
+    "Subscription",
+    "TableBuilder",
+]
 
 
-class AbstractStore(AbstractComposing):
+class AbstractStore(AbstractComposing, AbstractSubscribing):
     """A store of immutable objects."""
 
     @abstractmethod

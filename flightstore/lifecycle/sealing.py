@@ -23,8 +23,8 @@ import msgspec
 from flightstore.catalog import keys
 from flightstore.catalog.records import Extent, Member, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import NotStorable, ObjectExists, StoreClosed
-from flightstore.lifecycle import extents, freeing, room
+from flightstore.errors import NotStorable, ObjectExists, StoreClosed, StoreFull
+from flightstore.lifecycle import events, extents, freeing, queue, room
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory import allocator, kernel
 from flightstore.memory.control import Control
@@ -211,7 +211,8 @@ def _seal_all(
             _put_small(conn, tx, new, looks)
 
     needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
-    with_room(conn, work, needed, allocator.UNIT, deadline)
+    session = (*pending, *small)[0].session
+    with_room(conn, work, needed, allocator.UNIT, deadline, session=session)
 
 
 class _NoRoom(Exception):
@@ -224,18 +225,56 @@ def with_room(
     nbytes: int,
     align: int,
     deadline: float | None,
+    *,
+    session: int = 0,
 ) -> T:
-    """Run a transaction that allocates, making room between attempts.
+    """Run a transaction that allocates, making room between attempts; who waits is served in turn.
 
     `work` is told whether to look at every free range (``looks`` of `extents.take`).
+
+    Raises:
+        StoreFull: there is no room; an event tells of it.
     """
+    place = queue.Place(conn, nbytes, deadline)
+    abandon = place.abandon
+    try:
+        return _until_it_fits(conn, work, nbytes, align, deadline, place)
+    except StoreFull as error:
+        place.explain(error)
+        events.record_full(conn, session, nbytes)
+        raise
+    finally:
+        abandon()
+        place.settle()
+
+
+def _until_it_fits(
+    conn: Connection,
+    work: Callable[[WriteTransaction, int | None], T],
+    nbytes: int,
+    align: int,
+    deadline: float | None,
+    place: queue.Place,
+) -> T:
     patience: float | None = None
     looks: int | None = allocator.LOOKS
+
+    def attempt(tx: WriteTransaction) -> T:
+        if not place.admits(tx):
+            raise _NoRoom
+        result = work(tx, looks)
+        place.leave(tx)
+        return result
+
     while True:
         try:
-            return conn.write(lambda tx: work(tx, looks))  # noqa: B023 - called at once
+            result = conn.write(attempt)
+            place.done()
+            return result
         except _NoRoom:
             patience = patience or time.monotonic() + conn.busy_timeout_s
+            if not place.wait_for_turn():
+                raise room.store_full(conn, nbytes) from None
             thorough = room.make_room(conn, nbytes, align, deadline, patience)
             looks = None if thorough else allocator.LOOKS
 
@@ -304,7 +343,7 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline)
+    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline, session=new.session)
 
 
 def seal(conn: Connection, new: NewObject) -> None:

@@ -27,6 +27,7 @@ from flightstore.objects.base import Object
 from flightstore.objects.registry import encode
 from flightstore.store.attached import check_new, checked, deadline_of
 from flightstore.store.composing import Composing
+from flightstore.store.events import Subscribing
 from flightstore.store.waiting import in_thread
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
@@ -78,7 +79,7 @@ def connect(
     return Store(conn)
 
 
-class Store(Composing, AbstractStore):
+class Store(Composing, Subscribing, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 
@@ -272,6 +273,7 @@ class Store(Composing, AbstractStore):
         with self._closing:
             conn, self._connection = self._connection, None
         if conn is not None:
+            self._end_subscriptions()
             release_connection(conn)
 
     def destroy(self) -> None:
