@@ -137,7 +137,7 @@ def main() -> NoReturn:
 
 
 def _add_commands() -> None:
-    from flightstore.cli import completion, demo, get, objects, put, schema, top, upkeep
+    from flightstore.cli import completion, demo, get, objects, put, schema, top, upkeep, watch
 
     for command in (
         put.put,
@@ -148,6 +148,7 @@ def _add_commands() -> None:
         objects.stat,
         objects.remove,
         top.top,
+        watch.watch,
         upkeep.stats,
         upkeep.doctor,
         upkeep.fsck,
