@@ -7,6 +7,8 @@ it takes what is free at that moment, or fails.
 
 Who cannot go on must not hold the others up:
 
+- what belongs to a put that has room for a part already does not queue: the others may be waiting for just
+  that part;
 - a ticket whose client is dead, or whose time was over long ago, is removed by whoever comes upon it (and by
   recovery);
 - one whose process is stopped is *passed over* after a second, and first again once its process goes on.
@@ -44,11 +46,11 @@ _OVERDUE_S = 1.0
 class Place:
     """Where one create stands: nowhere, or in the queue with its ticket."""
 
-    def __init__(self, conn: Connection, nbytes: int, deadline: float | None) -> None:
+    def __init__(self, conn: Connection, nbytes: int, deadline: float | None, *, holding: bool) -> None:
         self._conn = conn
         self._nbytes = nbytes
         self._deadline = deadline
-        self._waits = deadline is None or deadline > time.monotonic()
+        self._waits = not holding and (deadline is None or deadline > time.monotonic())
         self._pid = os.getpid()
         self._ticket = 0
         self._passed: frozenset[int] = frozenset()
@@ -82,9 +84,10 @@ class Place:
         self._steps.clear()
 
     def settle(self) -> None:
-        """Carry out now what was left to the next write."""
+        """The wait is over: carry out now what was left to the next write."""
         if self._steps:
             self._conn.undo(())
+        self._stay = None  # not later: an error keeps this object alive, with its traceback
 
     def wait_for_turn(self) -> bool:
         """Queue, if the create may wait, until it is the first; False when its time is over before that."""

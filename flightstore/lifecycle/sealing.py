@@ -157,7 +157,7 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     stay = conn.leases.stay() if large else None  # what is pending lives as long as its client file
     try:
         for new in large:
-            _copy(conn, new.payload, allocate(conn, new, deadline))
+            _copy(conn, new.payload, allocate(conn, new, deadline, holding=new is not large[0]))
         _seal_all(conn, large, small, deadline)
     except BaseException:
         give_up(conn, large)
@@ -168,12 +168,12 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
 
 
 def write_pending(conn: Connection, new: NewObject, deadline: float | None) -> None:
-    """Make a pending object and write its payload; whoever calls seals it, or gives it up.
+    """Make a pending object beside another, and write its payload; whoever calls seals it, or gives it up.
 
     Raises:
         StoreFull, CatalogFull: there is no pending object then.
     """
-    _copy(conn, new.payload, allocate(conn, new, deadline))
+    _copy(conn, new.payload, allocate(conn, new, deadline, holding=True))
 
 
 def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
@@ -212,7 +212,9 @@ def _seal_all(
 
     needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
     session = (*pending, *small)[0].session
-    with_room(conn, work, needed, allocator.UNIT, deadline, session=session)
+    with_room(
+        conn, work, needed, allocator.UNIT, deadline, session=session, holding=bool(pending) or not needed
+    )
 
 
 class _NoRoom(Exception):
@@ -227,15 +229,17 @@ def with_room(
     deadline: float | None,
     *,
     session: int = 0,
+    holding: bool = False,
 ) -> T:
     """Run a transaction that allocates, making room between attempts; who waits is served in turn.
 
-    `work` is told whether to look at every free range (``looks`` of `extents.take`).
+    `work` is told whether to look at every free range (``looks`` of `extents.take`). `holding`: it belongs to
+    something that is pending already, and so does not queue.
 
     Raises:
         StoreFull: there is no room; an event tells of it.
     """
-    place = queue.Place(conn, nbytes, deadline)
+    place = queue.Place(conn, nbytes, deadline, holding=holding)
     abandon = place.abandon
     try:
         return _until_it_fits(conn, work, nbytes, align, deadline, place)
@@ -326,8 +330,15 @@ def _make_visible(
         new.held = record, Lease(conn.leases, record.serial)
 
 
-def allocate(conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT) -> Extent:
-    """Make a pending object with room for its payload.
+def allocate(
+    conn: Connection,
+    new: NewObject,
+    deadline: float | None,
+    align: int = allocator.UNIT,
+    *,
+    holding: bool = False,
+) -> Extent:
+    """Make a pending object with room for its payload; `holding` as for `with_room`.
 
     Raises:
         ObjectExists, StoreFull, CatalogFull: there is no pending object then.
@@ -343,7 +354,8 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    return with_room(conn, work, max(new.payload.size_bytes, 1), align, deadline, session=new.session)
+    nbytes = max(new.payload.size_bytes, 1)
+    return with_room(conn, work, nbytes, align, deadline, session=new.session, holding=holding)
 
 
 def seal(conn: Connection, new: NewObject) -> None:

@@ -13,11 +13,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 
-from flightstore.testing import crashframes, crashspecial, crashtable  # they fill OPERATIONS
+from flightstore.testing import crashevents, crashframes, crashspecial, crashtable  # they fill OPERATIONS
 from flightstore.testing.killpoints import KillPointFailure, OperationFailed
 from flightstore.testing.operations import OPERATIONS
 
-__all__ = ["crashframes", "crashspecial", "crashtable", "main"]
+__all__ = ["crashevents", "crashframes", "crashspecial", "crashtable", "main"]
 
 COLUMNS = ("operation", "points", "distinct_lines", "executed_lines", "killed", "finished", "seconds")
 

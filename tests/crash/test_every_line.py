@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import pytest
 
-from flightstore.testing import crashframes, crashspecial, crashtable
+from flightstore.testing import crashevents, crashframes, crashspecial, crashtable
 from flightstore.testing.crashtable import NEWCOMER
 from flightstore.testing.operations import OPERATIONS
 
+assert crashevents
 assert crashframes
 assert crashspecial
 assert crashtable
@@ -26,6 +27,7 @@ LEFT_TO_THE_COMMAND = (
     "put-metadata",
     "put-small-growing",
     "select",
+    "subscribe-missed",
     "with-columns",
     "with-columns-large",
 )
@@ -38,7 +40,9 @@ def rows() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.req("FAIL-2", "FAIL-3", "FAIL-4", "INV-2", "INV-9", "API-1", "API-6", "API-7", "API-8", "API-13")
+@pytest.mark.req(
+    "FAIL-2", "FAIL-3", "FAIL-4", "INV-2", "INV-9", "API-1", "API-6", "API-7", "API-8", "API-13", "INV-11"
+)
 @pytest.mark.parametrize("name", rows())
 def test_killed_at_every_line(name: str) -> None:
     report = OPERATIONS[name].check(deadline_s=120)
@@ -53,6 +57,7 @@ def test_every_operation_has_a_row() -> None:
         "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
         "create-table-with-text", "delete", "delete-unused",
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
+        "create-queued", "create-waiting", "subscribe-next",
         "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select", "sweep",
         "wait", "with-columns",
     }  # fmt: skip
