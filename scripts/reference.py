@@ -396,6 +396,16 @@ def make_pages() -> list[Page]:
             all_of("flightstore/abc/building.py"),
         ),
         Page(
+            "events.md",
+            "Events",
+            "What [`Store.subscribe`](store.md#storesubscribe) and [`Store.on_added`](store.md#storeon_added) "
+            "return. [How to use them](../how-to/events.md). [`Event`](values.md#event) is what happened.",
+            (
+                entry_of("flightstore/abc/events.py", "Subscription"),
+                entry_of("flightstore/abc/events.py", "EventCallback"),
+            ),
+        ),
+        Page(
             "objects.md",
             "Objects",
             "What [`Store.get`](store.md#storeget) returns: one class for each kind. Each has all of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import linecache
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import flightstore
-from flightstore import ObjectID, Store
+from flightstore import ObjectID, Store, StoreFull
 from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Gate, wait_until
@@ -46,6 +47,8 @@ def assert_usable(store: Store) -> None:
     thread.join(5)
     assert not thread.is_alive(), "a lock is still held"
     assert errors == []
+    assert conn.counters is not None
+    assert conn.counters.waiting == 0, "a place in the queue of waiting creates is left behind"
     store.recover()
     stats = store.stats()
     assert (stats.pending, stats.dying) == (0, 0)
@@ -190,7 +193,7 @@ def _can_be_interrupted(frame: FrameType) -> bool:
     """
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
     opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()")):
+    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()", "abandon()")):
         return False
     return not line.startswith("with ") or (opcode.startswith("LOAD_") and opcode != "LOAD_CONST")
 
@@ -203,6 +206,14 @@ def build(store: Store) -> None:
 def release(store: Store) -> None:
     obj = store.get("small")
     obj.release()
+
+
+TOO_MUCH = bytes(17 << 20)
+
+
+def wait_in_vain(store: Store) -> None:
+    with contextlib.suppress(StoreFull):
+        store.put(TOO_MUCH, "never", timeout=0.01)
 
 
 OPERATIONS: dict[str, Callable[[Store], object]] = {
@@ -220,6 +231,8 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "create and seal": build,
     "create and abort": lambda store: store.create(5000, "built").abort(),
     "recover": lambda store: store.recover(),
+    "put waiting in vain": wait_in_vain,
+    "subscribe": lambda store: list(store.subscribe(since=0, timeout=0)),
 }
 
 
