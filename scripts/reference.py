@@ -398,8 +398,9 @@ def make_pages() -> list[Page]:
         Page(
             "events.md",
             "Events",
-            "What [`Store.subscribe`](store.md#storesubscribe) and [`Store.on_added`](store.md#storeon_added) "
-            "return. [How to use them](../how-to/events.md). [`Event`](values.md#event) is what happened.",
+            "What [`Store.subscribe`](store.md#storesubscribe) and "
+            "[`Store.on_added`](store.md#storeon_added) return. [How to use them](../how-to/events.md). "
+            "[`Event`](values.md#event) is what happened.",
             (
                 entry_of("flightstore/abc/events.py", "Subscription"),
                 entry_of("flightstore/abc/events.py", "EventCallback"),
