@@ -58,7 +58,8 @@ class AbstractStore(AbstractComposing, AbstractSubscribing):
             object_id: The id to use instead of a generated one.
             metadata: Anything msgpack can hold (None, numbers, text, bytes, lists, dicts).
             pickle: False refuses what only pickle could take.
-            timeout: How long to wait for room, seconds; 0 tries once.
+            timeout: How long to wait for room, seconds; 0 tries once. Those who wait are served in the order
+                in which they came, however little they need.
 
         Raises:
             ObjectExists: `object_id` is taken.

@@ -46,11 +46,13 @@ _OVERDUE_S = 1.0
 class Place:
     """Where one create stands: nowhere, or in the queue with its ticket."""
 
-    def __init__(self, conn: Connection, nbytes: int, deadline: float | None, *, holding: bool) -> None:
+    def __init__(self, conn: Connection, nbytes: int, deadline: float | None, *, queues: bool) -> None:
+        self.nbytes = nbytes
+        """What it needs room for."""
+        self.deadline = deadline
+        """When its time is over, on the monotonic clock; None for never."""
         self._conn = conn
-        self._nbytes = nbytes
-        self._deadline = deadline
-        self._waits = not holding and (deadline is None or deadline > time.monotonic())
+        self._waits = queues
         self._pid = os.getpid()
         self._ticket = 0
         self._passed: frozenset[int] = frozenset()
@@ -101,7 +103,7 @@ class Place:
                 self._queue()
             if self._is_first():
                 return True
-            left = _POLL_S if self._deadline is None else self._deadline - time.monotonic()
+            left = _POLL_S if self.deadline is None else self.deadline - time.monotonic()
             if left <= 0:
                 return False
             control.sleep(Control.ROOM_BELL, seen, min(left, _POLL_S))
@@ -122,14 +124,14 @@ class Place:
         if self._stay is None:
             self._stay = conn.leases.stay()  # the ticket is good as long as our client file is there
         until_s = 0.0
-        if self._deadline is not None:
-            until_s = self._deadline - time.monotonic() + conn.busy_timeout_s + _OVERDUE_S
+        if self.deadline is not None:
+            until_s = self.deadline - time.monotonic() + conn.busy_timeout_s + _OVERDUE_S
         conn.write(lambda tx: self._record(tx, until_s))
 
     def _record(self, tx: WriteTransaction, until_s: float) -> None:
         now_ns = time.time_ns()
         until_ns = _clock_ns() + int(until_s * 1e9) if until_s else 0
-        raw = encode_record(WaiterRecord(self._conn.client, os.getpid(), self._nbytes, now_ns, until_ns))
+        raw = encode_record(WaiterRecord(self._conn.client, os.getpid(), self.nbytes, now_ns, until_ns))
         ticket = self._ticket = tx.counters.next_ticket
         self._steps[:] = [_removing(ticket, raw)]  # before the commit, and of no effect should it not come
         tx.counters.next_ticket = ticket + 1

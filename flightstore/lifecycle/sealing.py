@@ -239,13 +239,33 @@ def with_room(
     Raises:
         StoreFull: there is no room; an event tells of it.
     """
-    place = queue.Place(conn, nbytes, deadline, holding=holding)
+    queues = not holding and (deadline is None or deadline > time.monotonic())
+
+    def at_once(tx: WriteTransaction) -> T:
+        if queues and tx.counters.waiting:
+            raise _NoRoom  # others were here before
+        return work(tx, allocator.LOOKS)
+
+    try:
+        try:
+            return conn.write(at_once)
+        except _NoRoom:
+            place = queue.Place(conn, nbytes, deadline, queues=queues)
+            return _in_turn(conn, work, align, place)
+    except StoreFull:
+        events.record_full(conn, session, nbytes)
+        raise
+
+
+def _in_turn(
+    conn: Connection, work: Callable[[WriteTransaction, int | None], T], align: int, place: queue.Place
+) -> T:
+    """Repeat the transaction until there is room; a ticket that was taken is given back, whatever happens."""
     abandon = place.abandon
     try:
-        return _until_it_fits(conn, work, nbytes, align, deadline, place)
+        return _until_it_fits(conn, work, align, place)
     except StoreFull as error:
         place.explain(error)
-        events.record_full(conn, session, nbytes)
         raise
     finally:
         abandon()
@@ -253,14 +273,10 @@ def with_room(
 
 
 def _until_it_fits(
-    conn: Connection,
-    work: Callable[[WriteTransaction, int | None], T],
-    nbytes: int,
-    align: int,
-    deadline: float | None,
-    place: queue.Place,
+    conn: Connection, work: Callable[[WriteTransaction, int | None], T], align: int, place: queue.Place
 ) -> T:
-    patience: float | None = None
+    nbytes, deadline = place.nbytes, place.deadline
+    patience = time.monotonic() + conn.busy_timeout_s
     looks: int | None = allocator.LOOKS
 
     def attempt(tx: WriteTransaction) -> T:
@@ -271,16 +287,16 @@ def _until_it_fits(
         return result
 
     while True:
+        if not place.wait_for_turn():
+            raise room.store_full(conn, nbytes)
+        thorough = room.make_room(conn, nbytes, align, deadline, patience)
+        looks = None if thorough else allocator.LOOKS
         try:
             result = conn.write(attempt)
             place.done()
             return result
         except _NoRoom:
-            patience = patience or time.monotonic() + conn.busy_timeout_s
-            if not place.wait_for_turn():
-                raise room.store_full(conn, nbytes) from None
-            thorough = room.make_room(conn, nbytes, align, deadline, patience)
-            looks = None if thorough else allocator.LOOKS
+            continue
 
 
 def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: int | None) -> None:

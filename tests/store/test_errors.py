@@ -21,6 +21,7 @@ BUILTINS = {
     "NotStorable": (TypeError,),
     "NotConvertible": (TypeError,),
     "InvalidArgument": (ValueError,),
+    "EventsMissed": (LookupError,),
     "StoreFull": (MemoryError,),
     "CatalogFull": (MemoryError,),
     "StoreBusy": (TimeoutError,),
