@@ -51,8 +51,9 @@ class Place:
         """What it needs room for."""
         self.deadline = deadline
         """When its time is over, on the monotonic clock; None for never."""
+        self.queues = queues
+        """Whether it waits, and so queues."""
         self._conn = conn
-        self._waits = queues
         self._pid = os.getpid()
         self._ticket = 0
         self._passed: frozenset[int] = frozenset()
@@ -65,7 +66,7 @@ class Place:
 
     def admits(self, tx: WriteTransaction) -> bool:
         """Whether the create may take room in this transaction: nobody waits that came before it."""
-        if not self._waits or not tx.counters.waiting:
+        if not self.queues or not tx.counters.waiting:
             return True
         self._forget_after_fork()
         for key, _ in scan(tx.txn, keys.WAITER):
@@ -93,7 +94,7 @@ class Place:
 
     def wait_for_turn(self) -> bool:
         """Queue, if the create may wait, until it is the first; False when its time is over before that."""
-        if not self._waits:
+        if not self.queues:
             return True
         control = self._conn.control
         while True:

@@ -286,17 +286,19 @@ def _until_it_fits(
         place.leave(tx)
         return result
 
+    lacking = not place.queues  # else all that is known yet is that others were here before
     while True:
         if not place.wait_for_turn():
             raise room.store_full(conn, nbytes)
-        thorough = room.make_room(conn, nbytes, align, deadline, patience)
-        looks = None if thorough else allocator.LOOKS
+        if lacking:
+            thorough = room.make_room(conn, nbytes, align, deadline, patience)
+            looks = None if thorough else allocator.LOOKS
         try:
             result = conn.write(attempt)
             place.done()
             return result
         except _NoRoom:
-            continue
+            lacking = True
 
 
 def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: int | None) -> None:
