@@ -63,9 +63,9 @@ class Subscribing(Attached, AbstractSubscribing):
     """subscribe, on_added, on_deleted, on_spilled, on_full."""
 
     def __init__(self, conn: Connection) -> None:
-        super().__init__(conn)
         self._subscriptions: weakref.WeakSet[Tail] = weakref.WeakSet()
         self._callbacks: Callbacks | None = None
+        super().__init__(conn)  # last: from here on there is something to close
 
     def subscribe(
         self,
