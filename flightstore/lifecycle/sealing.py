@@ -276,7 +276,7 @@ def _until_it_fits(
     conn: Connection, work: Callable[[WriteTransaction, int | None], T], align: int, place: queue.Place
 ) -> T:
     nbytes, deadline = place.nbytes, place.deadline
-    patience = time.monotonic() + conn.busy_timeout_s
+    patience: float | None = None
     looks: int | None = allocator.LOOKS
 
     def attempt(tx: WriteTransaction) -> T:
@@ -291,6 +291,7 @@ def _until_it_fits(
         if not place.wait_for_turn():
             raise room.store_full(conn, nbytes)
         if lacking:
+            patience = patience or time.monotonic() + conn.busy_timeout_s
             thorough = room.make_room(conn, nbytes, align, deadline, patience)
             looks = None if thorough else allocator.LOOKS
         try:
