@@ -15,9 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flightstore.abc.events import Subscription
     from flightstore.errors import (
         BatchEnded,
         CatalogFull,
+        EventsMissed,
         FlightStoreError,
         GetTimeout,
         InvalidArgument,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         BatchInfo,
         ColumnConversion,
         ConversionReport,
+        Event,
         EvictionCandidate,
         Holder,
         ObjectID,
@@ -70,6 +73,8 @@ __all__ = [
     "ColumnConversion",
     "ConversionReport",
     "EvictionCandidate",
+    "Event",
+    "EventsMissed",
     "FlightStoreError",
     "GetTimeout",
     "Holder",
@@ -102,6 +107,7 @@ __all__ = [
     "StoreFull",
     "StoreStats",
     "StoreVersionMismatch",
+    "Subscription",
     "WrongPidNamespace",
     "connect",
     "register_spill_storage",
@@ -112,6 +118,7 @@ _ELSEWHERE = {
     "Object": "objects.base",
     "Session": "store",
     "Store": "store",
+    "Subscription": "abc.events",
     "connect": "store",
     "register_spill_storage": "lifecycle.storages",
 }
@@ -121,6 +128,7 @@ _TYPES = frozenset(
         "ColumnConversion",
         "ConversionReport",
         "EvictionCandidate",
+        "Event",
         "Holder",
         "ObjectID",
         "ObjectInfo",

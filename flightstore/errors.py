@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "BatchEnded",
     "CatalogFull",
+    "EventsMissed",
     "FlightStoreError",
     "GetTimeout",
     "InvalidArgument",
@@ -79,6 +80,18 @@ class ObjectLost(FlightStoreError, LookupError):
     """The object existed, and its payload cannot be had any more."""
 
 
+class EventsMissed(FlightStoreError, LookupError):
+    """The subscriber was too slow: the store has dropped events that it has not seen. It may go on.
+
+    Attributes:
+        missed: How many events of the store it will never see, of whatever object.
+        first_kept: Number of the oldest event that is still kept; the subscription goes on there.
+    """
+
+    missed: int = 0
+    first_kept: int = 0
+
+
 class NotStorable(FlightStoreError, TypeError):
     """This value cannot be stored; the message says why.
 
@@ -112,6 +125,7 @@ class StoreFull(FlightStoreError, MemoryError):
         leased_bytes: In objects that readers hold, deleted ones included.
         spillable_bytes: What spilling could free.
         largest_hole_bytes: The largest free run of addresses.
+        waiting_ahead: How many creates wait for room ahead of this one (a count).
     """
 
     asked_bytes: int = 0
@@ -121,6 +135,7 @@ class StoreFull(FlightStoreError, MemoryError):
     leased_bytes: int = 0
     spillable_bytes: int = 0
     largest_hole_bytes: int = 0
+    waiting_ahead: int = 0
 
 
 class CatalogFull(StoreFull):

@@ -17,6 +17,7 @@ __all__ = [
     "ColumnConversion",
     "ConversionReport",
     "EvictionCandidate",
+    "Event",
     "Holder",
     "ObjectID",
     "ObjectInfo",
@@ -186,6 +187,25 @@ class SessionInfo:
     """Sealed objects; once it has ended, those that are yet to be reclaimed."""
     created_ns: int
     """When it was begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a store."""
+
+    number: int
+    """Its place among all events of the store, from 1: what happened later has a higher number."""
+    kind: str
+    """``added``: an object was sealed; ``deleted``: a sealed one was deleted, or its name was put anew;
+    ``spilled``: one begins to be written to a file; ``full``: a create found no room."""
+    id: ObjectID | None
+    """The object's id; None for ``full``."""
+    name: str | None
+    """The name that the object has; None without one, and for ``full``."""
+    nbytes: int
+    """Bytes of the object's payload; for ``full``, what was asked for."""
+    time_ns: int
+    """When it happened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,6 +341,7 @@ CONTRACT = {
     "keeping": "AbstractKeeping",
     "sessions": "AbstractSessions",
     "batches": "AbstractBatching",
+    "events": "AbstractSubscribing",
 }
 """The files of flightstore/abc, and the class in each, in the order of the page."""
 MIXINS = {
@@ -349,6 +350,7 @@ MIXINS = {
     "keeping": "Keeping",
     "sessions": "Sessions",
     "batches": "Batching",
+    "events": "Subscribing",
 }
 """The same for flightstore/store."""
 
@@ -419,6 +421,17 @@ def make_pages() -> list[Page]:
             "Batches",
             "What [`Store.batch`](store.md#storebatch) returns. [How to use batches](../how-to/batches.md).",
             (entry_of("flightstore/abc/batches.py", "AbstractBatch", "Batch"),),
+        ),
+        Page(
+            "events.md",
+            "Events",
+            "What [`Store.subscribe`](store.md#storesubscribe) and "
+            "[`Store.on_added`](store.md#storeon_added) return. [How to use them](../how-to/events.md). "
+            "[`Event`](values.md#event) is what happened.",
+            (
+                entry_of("flightstore/abc/events.py", "Subscription"),
+                entry_of("flightstore/abc/events.py", "EventCallback"),
+            ),
         ),
         Page(
             "objects.md",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flightstore.abc.batches import AbstractBatch, AbstractBatching
 from flightstore.abc.building import BlobBuilder, TableBuilder
 from flightstore.abc.composing import AbstractComposing
+from flightstore.abc.events import AbstractSubscribing, EventCallback, Subscription
 from flightstore.abc.keeping import AbstractKeeping
 from flightstore.abc.sessions import AbstractSessions
 from flightstore.objects.base import Object
@@ -31,12 +32,17 @@ __all__ = [
     "AbstractSession",
     "AbstractSessions",
     "AbstractStore",
+    "AbstractSubscribing",
     "BlobBuilder",
+    "EventCallback",
+    "Subscription",
     "TableBuilder",
 ]
 
 
-class AbstractStore(AbstractComposing, AbstractKeeping, AbstractSessions, AbstractBatching):
+class AbstractStore(
+    AbstractComposing, AbstractKeeping, AbstractSessions, AbstractBatching, AbstractSubscribing
+):
     """A store of immutable objects."""
 
     @abstractmethod
@@ -64,7 +70,8 @@ class AbstractStore(AbstractComposing, AbstractKeeping, AbstractSessions, Abstra
             metadata: Anything msgpack can hold (None, numbers, text, bytes, lists, dicts).
             pickle: False refuses what only pickle could take.
             evictable: Whether it may be dropped to make room for others (see :meth:`evict`).
-            timeout: How long to wait for room, seconds; 0 tries once.
+            timeout: How long to wait for room, seconds; 0 tries once. Those who wait are served in the order
+                in which they came, however little they need.
 
         Raises:
             ObjectExists: `object_id` is taken.

@@ -149,6 +149,8 @@ class WaiterRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What it asked for."""
     since_ns: int
     """When it began to wait, since 1970."""
+    until_ns: int = 0
+    """When nobody waits with this ticket any more, on CLOCK_BOOTTIME; 0 for never."""
 
 
 decode_session = msgspec.msgpack.Decoder(SessionRecord).decode

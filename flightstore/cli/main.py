@@ -149,6 +149,7 @@ def _add_commands() -> None:
         sessions,
         top,
         upkeep,
+        watch,
     )
 
     for command in (
@@ -169,6 +170,7 @@ def _add_commands() -> None:
         batches.list_batches,
         batches.batch,
         top.top,
+        watch.watch,
         upkeep.stats,
         upkeep.doctor,
         upkeep.fsck,

@@ -31,9 +31,11 @@ from flightstore.catalog.scopes import (
     BatchRecord,
     SessionRecord,
     SpillRecord,
+    WaiterRecord,
     decode_batch,
     decode_session,
     decode_spill,
+    decode_waiter,
 )
 from flightstore.catalog.space import FreeSpace
 from flightstore.catalog.transaction import (
@@ -82,7 +84,7 @@ class _Picture:
     batched: set[bytes] = field(default_factory=set)
     batches: dict[int, BatchRecord] = field(default_factory=dict)
     events: list[int] = field(default_factory=list)
-    waiting: int = 0
+    waiters: dict[int, WaiterRecord] = field(default_factory=dict)
     doomed: int = 0
     transits: list[tuple[int, int, int, int]] = field(default_factory=list)
     free: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
@@ -146,7 +148,9 @@ def _read_all(txn: Any) -> _Picture:
         int.from_bytes(key[1:], "big"): decode_batch(raw) for key, raw in scan(txn, keys.BATCH)
     }
     picture.events = [int.from_bytes(key[1:], "big") for key, _ in scan(txn, keys.EVENT)]
-    picture.waiting = sum(1 for _ in scan(txn, keys.WAITER))
+    picture.waiters = {
+        int.from_bytes(key[1:], "big"): decode_waiter(raw) for key, raw in scan(txn, keys.WAITER)
+    }
     picture.doomed = sum(1 for _ in scan(txn, keys.DOOMED))
     picture.transits = [transit_of(key, raw) for key, raw in scan(txn, keys.TRANSIT)]
     for letter in (keys.WARM, keys.COLD):
@@ -285,7 +289,7 @@ def _check_counters(picture: _Picture) -> Iterator[Finding]:
         "dying": len(picture.dying),
         "spilled_bytes": sum(only_spilled),
         "doomed": picture.doomed,
-        "waiting": picture.waiting,
+        "waiting": len(picture.waiters),
         "ended": sum(session.state == ENDED for session in picture.sessions.values())
         + sum(batch.state == ENDED for batch in picture.batches.values()),
         "dying_bytes": sum(extent.length for _, record in picture.dying for extent in record.extents),
@@ -360,6 +364,11 @@ def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:
     for start, end, _, client in picture.transits:
         if client not in living:
             yield Finding("clients", f"the range {start}-{end} was left in transit", recoverable=True)
+    for ticket, waiter in picture.waiters.items():
+        if waiter.client not in living:
+            yield Finding("clients", f"a dead client waits for room with ticket {ticket}", recoverable=True)
+        if ticket >= picture.counters.next_ticket:
+            yield Finding("clients", f"the ticket {ticket} was not given out yet")
     known = {record.serial for record in picture.records}
     for serial, count in conn.clients.counts().items():
         if serial not in known and serial < picture.counters.next_serial and _settled(conn, serial):

@@ -303,7 +303,8 @@ def _remove_directory(path: str) -> None:
             shutil.rmtree(path)
             return
         except FileNotFoundError:
-            return
+            if not os.path.isdir(path):
+                return  # else a file in it was moved away: a client file, on its way from one to the other
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise

@@ -5,6 +5,7 @@ What a process can leave behind when it is killed at any line, and what is done 
 - a pending object: aborted;
 - a range in transit (its backing being changed): punched, returned to the cold ranges;
 - a mark of a conditional delete: taken away;
+- a place in the queue of waiting creates: removed;
 - leases: gone with its client file, which is removed **last**, so that a recovery that dies too is repeated;
 - a slot in LMDB's table of readers: cleared;
 - files half-made: removed;
@@ -19,7 +20,7 @@ from __future__ import annotations
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_PROBING, decode_record
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.lifecycle import extents, freeing, layout, sessions, spilling
+from flightstore.lifecycle import extents, freeing, layout, queue, sessions, spilling
 from flightstore.lifecycle.connection import Connection
 from flightstore.memory.clients import client_id
 from flightstore.types import RecoverReport
@@ -70,6 +71,7 @@ def _disown(
         if decode_record(raw).client not in living:
             session, object_id = int.from_bytes(key[1:5], "big"), key[5:]
             aborted += tx.abort_pending(session, object_id)
+    queue.drop_waiters(tx, living)
     ranges = [transit for transit in tx.transits() if _is_left_over(conn, transit, living)]
     repaired = spilling.undo_left(conn, tx, living, unmark=unmark)
     return aborted, (_unmark_all(tx) if unmark else 0) + repaired, ranges

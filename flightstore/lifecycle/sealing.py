@@ -23,8 +23,8 @@ import msgspec
 from flightstore.catalog import keys
 from flightstore.catalog.records import Extent, Member, ObjectRecord
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import NotStorable, ObjectExists, StoreClosed
-from flightstore.lifecycle import batches, extents, freeing, quotas, room, sessions
+from flightstore.errors import NotStorable, ObjectExists, StoreClosed, StoreFull
+from flightstore.lifecycle import batches, events, extents, freeing, queue, quotas, room, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.pressure import Effort
 from flightstore.lifecycle.scopes import is_visible
@@ -167,7 +167,7 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     stay = conn.leases.stay() if large else None  # what is pending lives as long as its client file
     try:
         for new in large:
-            _copy(conn, new.payload, allocate(conn, new, deadline))
+            _copy(conn, new.payload, allocate(conn, new, deadline, holding=new is not large[0]))
         _seal_all(conn, large, small, deadline)
     except BaseException:
         give_up(conn, large)
@@ -178,12 +178,12 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
 
 
 def write_pending(conn: Connection, new: NewObject, deadline: float | None) -> None:
-    """Make a pending object and write its payload; whoever calls seals it, or gives it up.
+    """Make a pending object beside another, and write its payload; whoever calls seals it, or gives it up.
 
     Raises:
         StoreFull, CatalogFull: there is no pending object then.
     """
-    _copy(conn, new.payload, allocate(conn, new, deadline))
+    _copy(conn, new.payload, allocate(conn, new, deadline, holding=True))
 
 
 def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
@@ -221,7 +221,8 @@ def _seal_all(
             _put_small(conn, tx, new, looks)
 
     needed = sum(kernel.round_up(new.payload.size_bytes, allocator.UNIT) for new in small)
-    with_room(conn, work, needed, allocator.UNIT, deadline, _effort_for([*pending, *small]))
+    effort = _effort_for([*pending, *small])
+    with_room(conn, work, needed, allocator.UNIT, deadline, effort, holding=bool(pending) or not needed)
 
 
 def _effort_for(objects: Sequence[NewObject]) -> Effort:
@@ -233,36 +234,111 @@ class _NoRoom(Exception):
     """Leaves a transaction that found no room, changing nothing."""
 
 
+Allocating = Callable[[WriteTransaction, "int | None"], T]
+
+
 def with_room(
     conn: Connection,
-    work: Callable[[WriteTransaction, int | None], T],
+    work: Allocating[T],
     nbytes: int,
     align: int,
     deadline: float | None,
     effort: Effort,
+    *,
+    holding: bool = False,
 ) -> T:
-    """Run a transaction that allocates, making room between attempts.
+    """Run a transaction that allocates, making room between attempts; who waits is served in turn.
 
     `work` is told whether to look at every free range (``looks`` of `extents.take`). Whether the session may
-    take so much is seen before: for what is refused, nobody else's room is asked for.
-    """
+    take so much is seen before: for what is refused, nobody else's room is asked for, and who waits for that
+    does not queue. `holding`: it belongs to something that is pending already, and so does not queue either.
 
-    def attempt(tx: WriteTransaction) -> T:
+    Raises:
+        StoreFull: there is no room; an event tells of it.
+    """
+    queues = not holding and (deadline is None or deadline > time.monotonic())
+
+    def admitted(tx: WriteTransaction, looks: int | None) -> T:
         if effort.session:
             quotas.admit(conn, tx, effort.session, kernel.round_up(nbytes, align))
         return work(tx, looks)
 
+    try:
+        while True:
+            try:
+                return _with_room(conn, admitted, nbytes, align, deadline, effort, queues=queues)
+            except quotas.OverQuota as over:
+                quotas.make_room_in_session(conn, over, deadline, effort)
+    except StoreFull:
+        events.record_full(conn, effort.session, nbytes)
+        raise
+
+
+def _with_room(
+    conn: Connection,
+    work: Allocating[T],
+    nbytes: int,
+    align: int,
+    deadline: float | None,
+    effort: Effort,
+    *,
+    queues: bool,
+) -> T:
+    """At once if possible, else in turn."""
+
+    def at_once(tx: WriteTransaction) -> T:
+        if queues and tx.counters.waiting:
+            raise _NoRoom  # others were here before
+        return work(tx, allocator.LOOKS)
+
+    try:
+        return conn.write(at_once)
+    except _NoRoom:
+        place = queue.Place(conn, nbytes, deadline, queues=queues)
+        return _in_turn(conn, work, align, place, effort)
+
+
+def _in_turn(conn: Connection, work: Allocating[T], align: int, place: queue.Place, effort: Effort) -> T:
+    """Repeat the transaction until there is room; a ticket that was taken is given back, whatever happens."""
+    abandon = place.abandon
+    try:
+        return _until_it_fits(conn, work, align, place, effort)
+    except StoreFull as error:
+        place.explain(error)
+        raise
+    finally:
+        abandon()
+        place.settle()
+
+
+def _until_it_fits(
+    conn: Connection, work: Allocating[T], align: int, place: queue.Place, effort: Effort
+) -> T:
+    nbytes, deadline = place.nbytes, place.deadline
     patience: float | None = None
     looks: int | None = allocator.LOOKS
+
+    def attempt(tx: WriteTransaction) -> T:
+        if not place.admits(tx):
+            raise _NoRoom
+        result = work(tx, looks)
+        place.leave(tx)
+        return result
+
+    lacking = not place.queues  # else all that is known yet is that others were here before
     while True:
-        try:
-            return conn.write(attempt)
-        except quotas.OverQuota as over:
-            quotas.make_room_in_session(conn, over, deadline, effort)
-        except _NoRoom:
+        if not place.wait_for_turn():
+            raise room.store_full(conn, nbytes)
+        if lacking:
             patience = patience or time.monotonic() + conn.busy_timeout_s
             thorough = room.make_room(conn, nbytes, align, deadline, patience, effort)
             looks = None if thorough else allocator.LOOKS
+        try:
+            result = conn.write(attempt)
+            place.done()
+            return result
+        except _NoRoom:
+            lacking = True
 
 
 def _put_small(conn: Connection, tx: WriteTransaction, new: NewObject, looks: int | None) -> None:
@@ -318,13 +394,19 @@ def _make_visible(
         new.held = record, Lease(conn.leases, record.serial)
 
 
-def allocate(conn: Connection, new: NewObject, deadline: float | None, align: int = allocator.UNIT) -> Extent:
-    """Make a pending object with room for its payload.
+def allocate(
+    conn: Connection,
+    new: NewObject,
+    deadline: float | None,
+    align: int = allocator.UNIT,
+    *,
+    holding: bool = False,
+) -> Extent:
+    """Make a pending object with room for its payload; `holding` as for `with_room`.
 
     Raises:
         ObjectExists, StoreFull, CatalogFull, SessionEnded: there is no pending object then.
     """
-
     nbytes = max(new.payload.size_bytes, 1)
 
     def work(tx: WriteTransaction, looks: int | None) -> Extent:
@@ -337,7 +419,7 @@ def allocate(conn: Connection, new: NewObject, deadline: float | None, align: in
         tx.add_pending(new.session, new.id, new.record(conn, new.serial, extent))
         return extent
 
-    return with_room(conn, work, nbytes, align, deadline, _effort_for([new]))
+    return with_room(conn, work, nbytes, align, deadline, _effort_for([new]), holding=holding)
 
 
 def seal(conn: Connection, new: NewObject) -> None:

@@ -190,6 +190,10 @@ class Control:
         """The bell's count; read it before looking for what you will wait for."""
         return self._bells[bell]
 
+    def address_of(self, bell: int) -> int:
+        """Where the bell's word is mapped, as long as this object lives."""
+        return self._address + 4 * bell
+
     def ring(self, bell: int) -> None:
         """Count the bell up and wake who sleeps on it. Requires the writers' lock."""
         self._bells[bell] = (self._bells[bell] + 1) & 0xFFFFFFFF

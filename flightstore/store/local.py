@@ -31,6 +31,7 @@ from flightstore.objects.registry import encode
 from flightstore.store.attached import check_new, deadline_of, listed
 from flightstore.store.batches import Batching
 from flightstore.store.composing import Composing
+from flightstore.store.events import Subscribing
 from flightstore.store.keeping import Keeping
 from flightstore.store.sessions import Sessions
 from flightstore.store.waiting import in_thread
@@ -100,7 +101,7 @@ def connect(
     return store
 
 
-class Store(Composing, Keeping, Sessions, Batching, AbstractStore):
+class Store(Composing, Keeping, Sessions, Batching, Subscribing, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 
@@ -312,6 +313,7 @@ class Store(Composing, Keeping, Sessions, Batching, AbstractStore):
         with self._closing:
             conn, self._connection = self._connection, None
         if conn is not None:
+            self._end_subscriptions()
             release_connection(conn)
 
     def destroy(self) -> None:

@@ -252,6 +252,7 @@ def verify_scene(scene: Scene, outcome: Outcome) -> None:
         allowed = [scene.after] if outcome.kind == "finished" else [scene.before, scene.after, *scene.between]
         assert any(_same(found, one) for one in allowed), _difference(found, scene)
         _accounts(store, found, scene)
+        _told(store)
         held_is_right(scene)
         works(store)
         held_is_right(scene)
@@ -309,6 +310,22 @@ def _accounts(store: Store, found: Values, scene: Scene) -> None:
 def _spills(store: Store) -> list[tuple[int, SpillRecord]]:
     items = store._conn.catalog.items(keys.SPILL)
     return [(int.from_bytes(key[1:], "big"), decode_spill(raw)) for key, raw in items]
+
+
+def _told(store: Store) -> None:
+    """The log of events tells what became of every object, as far as it goes back."""
+    events = list(store.subscribe(since=0, timeout=0, kinds=("added", "deleted")))
+    whole = bool(events) and events[0].number == 1
+    alive = set()
+    for event in events:
+        if event.kind == "added":
+            assert event.id not in alive, f"told twice: {event}"
+            alive.add(event.id)
+        else:
+            assert event.id in alive or not whole, f"told twice, or not told of before: {event}"
+            alive.discard(event.id)
+    there = {info.id for info in store.list()}
+    assert alive == there or (alive < there and not whole), "the log does not tell what is there"
 
 
 def works(store: Store) -> None:

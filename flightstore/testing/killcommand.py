@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from flightstore.testing import (  # they fill OPERATIONS
     crashbatches,
+    crashevents,
     crashframes,
     crashmemory,
     crashsessions,
@@ -26,6 +27,7 @@ from flightstore.testing.operations import OPERATIONS
 
 __all__ = [
     "crashbatches",
+    "crashevents",
     "crashframes",
     "crashmemory",
     "crashsessions",

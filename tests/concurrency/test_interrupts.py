@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import linecache
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import flightstore
-from flightstore import Batch, ObjectID, Store
+from flightstore import Batch, ObjectID, Store, StoreFull
 from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Gate, wait_until
@@ -46,6 +47,8 @@ def assert_usable(store: Store) -> None:
     thread.join(30)
     assert not thread.is_alive(), "a lock is still held"
     assert errors == []
+    assert conn.counters is not None
+    assert conn.counters.waiting == 0, "a place in the queue of waiting creates is left behind"
     store.recover()
     stats = store.stats()
     assert (stats.pending, stats.dying) == (0, 0)
@@ -190,7 +193,7 @@ def _can_be_interrupted(frame: FrameType) -> bool:
     """
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
     opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()")):
+    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()", "abandon()")):
         return False
     return not line.startswith("with ") or (opcode.startswith("LOAD_") and opcode != "LOAD_CONST")
 
@@ -232,6 +235,14 @@ def begun(store: Store, **options: Any) -> Batch:
         sys.settrace(trace)
 
 
+TOO_MUCH = bytes(17 << 20)
+
+
+def wait_in_vain(store: Store) -> None:
+    with contextlib.suppress(StoreFull):
+        store.put(TOO_MUCH, "never", timeout=0.01)
+
+
 OPERATIONS: dict[str, Callable[[Store], object]] = {
     "put small": lambda store: store.put(b"x" * 100, "put"),
     "put large": lambda store: store.put(b"x" * (200 << 10), "put"),
@@ -256,6 +267,8 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "end a batch": lambda store: begun(store).end(),
     "leave a batch's block": lambda store: begun(store).__exit__(None, None, None),
     "delete a batch": lambda store: begun(store, cleanup=False).delete(),
+    "put waiting in vain": wait_in_vain,
+    "subscribe": lambda store: list(store.subscribe(since=0, timeout=0)),
 }
 
 

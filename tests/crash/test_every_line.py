@@ -27,6 +27,7 @@ LEFT_TO_THE_COMMAND = (
     "put-small-growing",
     "select",
     "session-put-ephemeral",
+    "subscribe-missed",
     "with-columns",
     "with-columns-large",
 )
@@ -39,7 +40,9 @@ def rows() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.req("FAIL-2", "FAIL-3", "FAIL-4", "INV-2", "INV-9", "API-1", "API-6", "API-7", "API-8", "API-13")
+@pytest.mark.req(
+    "FAIL-2", "FAIL-3", "FAIL-4", "INV-2", "INV-9", "API-1", "API-6", "API-7", "API-8", "API-13", "INV-11"
+)
 @pytest.mark.parametrize("name", rows())
 def test_killed_at_every_line(name: str) -> None:
     report = check_apart(name, deadline_s=120)
@@ -54,6 +57,7 @@ def test_every_operation_has_a_row() -> None:
         "batch-begin", "close", "connect", "connect-making", "create-abort", "create-seal", "create-table",
         "create-table-with-text", "delete", "delete-unused",
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
+        "create-queued", "create-waiting", "subscribe-next",
         "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select",
         "session-attach", "session-begin", "session-end", "session-put", "session-reclaim", "sweep",
         "wait", "with-columns",

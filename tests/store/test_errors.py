@@ -23,6 +23,7 @@ BUILTINS = {
     "NotConvertible": (TypeError,),
     "NotOffered": (NotImplementedError, RuntimeError),
     "InvalidArgument": (ValueError,),
+    "EventsMissed": (LookupError,),
     "StoreFull": (MemoryError,),
     "CatalogFull": (MemoryError,),
     "SpillFailed": (MemoryError,),
