@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+from multiprocessing import resource_tracker
 
 import pytest
 
@@ -29,6 +30,7 @@ def test_a_batch_travels_through_multiprocessing(store: fs.Store) -> None:
             results = pool.starmap(work_in, [(batch, f"part {number}") for number in range(4)])
             pool.close()
             pool.join()
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
         assert {state for state, _ in results} == {"active"}
         assert min(owners for _, owners in results) >= 2
         assert batch.status().owner_pids == (os.getpid(),), "the others left"
