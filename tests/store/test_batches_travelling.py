@@ -15,9 +15,10 @@ import flightstore as fs
 
 def work_in(batch: fs.Batch, name: str) -> None:
     """In a fresh interpreter."""
-    with fs.connect(batch._path) as store, batch:
+    store = batch.store
+    with batch:
         current = store.current_batch()
-        assert current is not None
+        assert current is batch
         status = current.status()
         store.put(repr((status.state, len(status.owner_pids) >= 2)).encode(), name)
 
