@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from flightstore.objects.base import Object
 from flightstore.types import BatchInfo, Ref
+
+if TYPE_CHECKING:
+    from flightstore.abc import AbstractStore
 
 __all__ = ["AbstractBatch", "AbstractBatching", "BatchRef"]
 
@@ -38,6 +41,11 @@ class AbstractBatch(ABC):
     @abstractmethod
     def name(self) -> str | None:
         """The name that it was given."""
+
+    @property
+    @abstractmethod
+    def store(self) -> AbstractStore:
+        """The handle through which it was begun or joined; whoever unpickled it uses the store by this."""
 
     @property
     @abstractmethod

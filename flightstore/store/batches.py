@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from flightstore.abc.batches import AbstractBatch, AbstractBatching, BatchRef
 from flightstore.catalog.keys import check_name
@@ -19,6 +19,9 @@ from flightstore.store import current
 from flightstore.store.attached import Attached, checked
 from flightstore.store.view import View
 from flightstore.types import BatchInfo, ObjectID, Ref
+
+if TYPE_CHECKING:
+    from flightstore.store.local import Store
 
 __all__ = ["Batch", "Batching"]
 
@@ -49,6 +52,10 @@ class Batch(AbstractBatch):
     @property
     def name(self) -> str | None:
         return self._name
+
+    @property
+    def store(self) -> Store:
+        return cast("Store", self._store)  # which has all parts of the facade
 
     @property
     def home(self) -> tuple[bytes, int]:

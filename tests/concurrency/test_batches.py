@@ -252,9 +252,12 @@ def test_readers_never_see_memory_that_was_reclaimed(store: Store) -> None:
 
     with start(read) as one, start(read) as two:
         for number in range(300):
-            with store.batch():
+            with store.batch() as batch:
                 store.put(np.full(4_000, number), "array")
                 store.put(np.full(4_000, -number), "other")
+                if number % 2:  # visible until the moment in which it goes
+                    batch.keep("array")
+                    batch.delete()
         stop.open()
         assert one.result() + two.result() > 0
     store.recover()

@@ -348,6 +348,19 @@ def test_what_was_overwritten_goes_with_the_batch_that_uses_it(store: fs.Store) 
     assert is_empty(store)
 
 
+@pytest.mark.req("BAT-1", "BAT-7")
+def test_what_was_left_to_its_user_and_then_kept_stays(store: fs.Store) -> None:
+    with store.batch() as batch:
+        base = store.put(TABLE, "t")
+        store.with_columns("t", {"x": range(100)}, "t").release()
+        batch.keep(base)
+    store.recover()
+    assert [info.id for info in store.list()] == [base]
+    assert store.get(base).to_arrow().equals(TABLE)
+    store.delete(base)
+    assert is_empty(store)
+
+
 @pytest.mark.req("BAT-8")
 def test_status(store: fs.Store) -> None:
     assert store.batches() == []
