@@ -288,7 +288,7 @@ def test_a_subscriber_that_is_too_slow_hears_it_once(store: Store) -> None:
         next(slow)
     error = caught.value
     there = written - error.missed
-    assert kept <= there < kept + 64, "dropped some at a time"
+    assert kept <= there <= kept + 64, "dropped some at a time"
     assert error.first_kept == error.missed + 1
     assert f"you missed {error.missed:,} events" in str(error)
     assert f"{there:,} are still kept" in str(error)
@@ -306,4 +306,4 @@ def test_one_transaction_of_more_events_than_are_kept(store: Store) -> None:
     store.put_many([b"x"] * (kept + 100))
     with pytest.raises(EventsMissed):
         slow.poll()
-    assert kept <= len(list(iter(slow.poll, None))) < kept + 64
+    assert kept <= len(list(iter(slow.poll, None))) <= kept + 64
