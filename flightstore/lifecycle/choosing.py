@@ -48,7 +48,7 @@ class Place(NamedTuple):
     spill: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """An object and the memory it uses."""
 

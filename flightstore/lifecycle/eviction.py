@@ -117,7 +117,7 @@ def _settle(tx: WriteTransaction, marked: Sequence[Marked], held: set[int]) -> i
 
 
 def read_usage(conn: Connection, session: int | None = None) -> list[Usage]:
-    """All objects and the memory they use, as of one moment: pending and dying ones too.
+    """All objects that use memory, as of one moment: pending and dying ones too.
 
     Of other sessions than `session`, if it is given, none is evictable or spillable.
     """
@@ -134,7 +134,11 @@ def read_usage(conn: Connection, session: int | None = None) -> list[Usage]:
         finally:
             txn.abort()
     held = conn.clients.held()
-    return [_usage(conn, key, record, spills, held, session) for key, record in records]
+    return [
+        _usage(conn, key, record, spills, held, session)
+        for key, record in records
+        if any(file == ARENA_FILE or spills[offset].offset >= 0 for file, offset, _ in record.extents)
+    ]
 
 
 def _usage(

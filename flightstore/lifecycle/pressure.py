@@ -14,7 +14,12 @@ from flightstore.lifecycle.connection import Connection
 
 __all__ = ["Effort", "evictable_bytes", "policy_of", "relieve", "relieve_session", "spillable_bytes"]
 
-_LEAST_SHARE = 7  # a hundred-and-twenty-eighth of the capacity: looking at all objects is not for a few bytes
+_LEAST_SHARE = (
+    7  # a hundred-and-twenty-eighth of the capacity: looking at all objects is not for a few bytes,
+)
+_LEAST_OBJECTS = 512  # nor for a few small ones,
+_SMALL_BYTES = 16 << 10
+_MOST_SHARE = 3  # but an eighth of the capacity is enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +45,37 @@ def relieve(conn: Connection, nbytes: int, effort: Effort) -> bool:
         SpillFailed: only spilling could have helped, and it failed.
     """
     usage = eviction.read_usage(conn)
-    lacking = nbytes - (conn.capacity_bytes - conn.control.usage()[0])
-    wanted = max(lacking if lacking > 0 else nbytes, conn.capacity_bytes >> _LEAST_SHARE)
+    used = conn.control.usage()[0]
+    lacking = nbytes - (conn.capacity_bytes - used)
+    mean = used // max(len(usage), 1)
+    several = min(mean * _LEAST_OBJECTS, conn.capacity_bytes >> _MOST_SHARE) if mean < _SMALL_BYTES else 0
+    wanted = max(lacking if lacking > 0 else nbytes, conn.capacity_bytes >> _LEAST_SHARE, several)
+    return _relieve(conn, usage, lacking, wanted, None, effort)
+
+
+def _relieve(
+    conn: Connection, usage: list[Usage], lacking: int, wanted: int, session: int | None, effort: Effort
+) -> bool:
+    """Evict or spill towards `wanted` bytes, unless even `lacking` ones are not to be had."""
     policy = policy_of(conn, effort.session)
+    evictable = evictable_bytes(usage, policy) if any(one.evictable for one in usage) else 0
     may_spill = effort.may_spill and spilling.spill_url(conn) is not None
-    if lacking > evictable_bytes(usage, policy) + (spillable_bytes(usage, policy) if may_spill else 0):
+    if lacking > evictable and not (may_spill and _can_spill(usage, lacking - evictable, policy)):
         return False
-    if eviction.evict(conn, wanted, policy):
+    if evictable and eviction.evict(conn, wanted, policy, session=session):
         return True
-    return may_spill and spilling.spill(conn, wanted, policy) > 0
+    return may_spill and spilling.spill(conn, wanted, policy, session=session) > 0
+
+
+def _can_spill(usage: list[Usage], nbytes: int, policy: Policy) -> bool:
+    """Whether spilling could free so much."""
+    return sum([unit.place.length for unit in plan_spill(usage, nbytes, policy)]) >= nbytes
 
 
 def relieve_session(conn: Connection, lacking_bytes: int, effort: Effort) -> bool:
     """The same within a session's quota: only its own objects go; whether memory became free."""
-    policy, session = policy_of(conn, effort.session), effort.session
-    usage = eviction.read_usage(conn, session)
-    may_spill = effort.may_spill and spilling.spill_url(conn) is not None
-    if lacking_bytes > evictable_bytes(usage, policy) + (spillable_bytes(usage, policy) if may_spill else 0):
-        return False
-    if eviction.evict(conn, lacking_bytes, policy, session=session):
-        return True
-    return may_spill and spilling.spill(conn, lacking_bytes, policy, session=session) > 0
+    usage = eviction.read_usage(conn, effort.session)
+    return _relieve(conn, usage, lacking_bytes, lacking_bytes, effort.session, effort)
 
 
 def evictable_bytes(usage: list[Usage], policy: Policy = marked_first) -> int:

@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 SETTING = "spill"
-_BATCH = 64  # extents spilled before the memory of the first is freed
+_BATCH = 512  # extents spilled before the memory of the first is freed
 _replace = msgspec.structs.replace
 
 
@@ -147,7 +147,7 @@ def spill(
         units = [unit for unit in units if not chosen or any(one.serial in chosen for one in unit.users)]
         if not units:
             break
-        done, failure = _spill_units(conn, storage, units[:_BATCH])
+        done, failure = _spill_units(conn, storage, units[: conn.catalog.batch(_BATCH)])
         freed += done
         if failure is not None and not freed:
             raise failure
