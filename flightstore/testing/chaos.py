@@ -1,14 +1,17 @@
-"""The chaos test: the whole life cycle at random, in many processes, while some are killed, stopped and forked.
+"""The chaos test: the whole life cycle at random, in many processes that are killed, stopped and forked.
 
-``python -m flightstore.testing.chaos --minutes 10 --processes 8 --seed 1`` prints what was done, and exits with 1
-when anything was wrong: a byte, a lost object, an error that a busy store does not give, a call that never came
-back, memory or files that nobody accounts for.
+``python -m flightstore.testing.chaos --minutes 10 --processes 8 --seed 1`` prints what was done, and exits
+with 1 when anything was wrong: a byte, a lost object, an error that a busy store does not give, a call that
+never came back, memory or files that nobody accounts for.
 
 Lives here: `chaos` (the controller), `ChaosResult`, and the command. Calls chaosworker.py, chaoschecks.py and
 watched.py.
 
-Invariants: the controller is not connected while it forks or kills. Rounds end with all processes at the gate;
-only then is the store checked, so that every byte and file has to be accounted for.
+Invariants: the controller is not connected while it forks or kills. Rounds end with all processes at the
+gate; only then is the store checked, so that every byte and file has to be accounted for.
+
+The seed decides which moves each process makes and whom the controller disturbs, not how their moves
+interleave: a failure comes again with its seed as a rule, not for certain.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +135,9 @@ class _Crew:
                 which = row if row <= self.processes else (board.rows - 1 - row) // CHILD_ROWS
                 lasts = "\n    ".join(board.last(row)[-6:])
                 ending = self.workers[which].wait(deadline_s=0)
-                self.failures.append(f"row {row} is at one call for {_HANG_S:.0f} s: {describe(ending)}\n    {lasts}")
+                self.failures.append(
+                    f"row {row}: one call takes {_HANG_S:.0f} s: {describe(ending)}\n    {lasts}"
+                )
                 return
 
     def gather(self, number: int) -> bool:
@@ -148,7 +153,7 @@ class _Crew:
         self._board.gate = 0
         return came
 
-    def _await(self, condition) -> bool:  # type: ignore[no-untyped-def]
+    def _await(self, condition: Callable[[], bool]) -> bool:
         end = time.monotonic() + _HANG_S
         while not condition():
             self.look_after()
@@ -227,7 +232,8 @@ def _chaos(
     checker = Checker(plan.store, plan.ledgers, str(disk / "spilled"))
     began = time.monotonic()
     crew = _Crew(plan, board, processes, random.Random(seed))
-    failures, rounds, interrupted = [], 0, False
+    failures: list[str] = []
+    rounds, interrupted = 0, False
     try:
         while not failures and time.monotonic() < began + seconds:
             _work(crew, board, min(began + seconds, time.monotonic() + round_s))
@@ -316,7 +322,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print(result: ChaosResult) -> None:
     counts = dict(result.counts)
-    moves = {name.removeprefix("move "): counts.pop(name) for name in list(counts) if name.startswith("move ")}
+    moves = {
+        name.removeprefix("move "): counts.pop(name) for name in list(counts) if name.startswith("move ")
+    }
     rows = {**moves, **counts, "kills": result.kills, "stops": result.stops, "rounds": result.rounds}
     rows["checked between rounds"] = result.checked
     for name, value in rows.items():

@@ -1,11 +1,11 @@
-"""What the processes of the chaos test share outside of the store: counts, gates, and a record of promises.
+"""What the processes of the chaos test share outside of the store: counts, gates, a record of promises.
 
-Lives here: `Board` (memory that all of them map) and `Ledger` (one file per process, appended to). Calls nothing
-else of flightstore.
+Lives here: `Board` (memory that all of them map) and `Ledger` (one file per process, appended to). Calls
+nothing else of flightstore.
 
-Invariants: a row of the board is written by one process at a time, so that counts survive the death of whoever
-counted. A line of a ledger is written before the operation that it announces, and another behind it: whoever
-reads it knows what must be in the store, and what may be.
+Invariants: a row of the board is written by one process at a time, so that counts survive the death of
+whoever counted. A line of a ledger is written before the operation that it announces, and another behind it:
+whoever reads it knows what must be in the store, and what may be.
 """
 
 from __future__ import annotations
@@ -92,6 +92,12 @@ class Board:
         self._words[self._own(row, 1)] = number + 1
         self._words[self._own(row, 2)] = time.monotonic_ns()
 
+    def add(self, row: int, note: str) -> None:
+        """Say more of what it is doing."""
+        at = (row * _RING + (self._words[self._own(row, 1)] - 1) % _RING) * _NOTE_BYTES
+        before = bytes(self._notes[at : at + _NOTE_BYTES]).rstrip()
+        self._notes[at : at + _NOTE_BYTES] = (before + note.encode())[:_NOTE_BYTES].ljust(_NOTE_BYTES)
+
     def conclude(self, row: int) -> None:
         """Say that it has done so."""
         self._words[self._own(row, 2)] = 0
@@ -111,11 +117,13 @@ class Board:
         """Write a failure down."""
         lines = "\n    ".join(self.last(row))
         with open(self.log, "ab", buffering=0) as file:
-            file.write(f"row {row}, process {os.getpid()}: {text}\n  its last operations:\n    {lines}\n".encode())
+            file.write(
+                f"row {row}, process {os.getpid()}: {text}\n  its last operations:\n    {lines}\n".encode()
+            )
 
 
 class Ledger:
-    """What one process promises about protected objects: ``+`` and ``-`` announce, ``=`` and ``x`` conclude."""
+    """What one process says of protected objects: ``+`` and ``-`` announce, ``=`` and ``x`` conclude."""
 
     def __init__(self, directory: str) -> None:
         path = os.path.join(directory, f"{os.getpid()}-{time.monotonic_ns()}")

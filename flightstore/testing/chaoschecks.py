@@ -55,15 +55,20 @@ class Checker:
             for info in store.sessions():
                 if info.name != KEEP_SESSION and info.state == "active":
                     store.session(info.id).end()
-            for info in store.list():
-                while info.pinned and store.unpin(info.id):
+            for pinned in (one.id for one in store.list() if one.pinned):
+                while store.unpin(pinned):
                     pass
+            store.delete([info.id for info in store.list("b/*")])
             there = sorted((info for info in store.list("p/*")), key=lambda info: info.created_ns)
             self._thin_out(store, [str(info.name) for info in there])
 
     def _thin_out(self, store: Any, names: list[str]) -> None:
         """Delete the oldest protected objects whose makers are dead."""
-        dead = [path for path in Path(self._ledgers).iterdir() if not Path("/proc", path.name.split("-")[0]).exists()]
+        dead = [
+            path
+            for path in Path(self._ledgers).iterdir()
+            if not Path("/proc", path.name.split("-")[0]).exists()
+        ]
         orphaned = {line.split(" ")[1] for path in dead for line in path.read_text().splitlines()}
         doomed = [name for name in names if name in orphaned][:-_MOST_ORPHANS]
         self._removed |= set(doomed)
@@ -120,14 +125,14 @@ class Checker:
         return failures
 
     def _files(self, store: Any) -> list[str]:
-        """The spill directory holds what the catalog knows, and there are no client files but of the living."""
+        """The spill directory holds what the catalog knows; all client files are those of the living."""
         conn = store._conn
         spills = [decode_spill(raw) for _, raw in conn.catalog.items(keys.SPILL)]
         known = {file_name(conn, record.file) for record in spills if record.location}
         found = set(os.listdir(self._spill_directory))
         failures = []
         if known != found:
-            failures.append(f"spilled files lost: {sorted(known - found)}, left over: {sorted(found - known)}")
+            failures.append(f"spilled files lost: {sorted(known - found)}, left: {sorted(found - known)}")
         dead = [info for info in conn.clients.infos() if not info.alive]
         unfinished = os.listdir(os.path.join(self._path, "new"))
         if dead or unfinished or conn.clients.foreign():

@@ -3,20 +3,19 @@
 Lives here: `Plan`, `run` (a worker's life), `follow` (the follower's). Calls chaosmoves.py and chaosboard.py.
 
 Invariants: whoever sees the board's gate closed checks and gives back all that it holds, waits for its forked
-children, and says that it arrived; it does nothing to the store until the gate is open again. What is expected of
-a busy store is counted; any other exception is a failure and ends the process.
+children, and says that it arrived; it does nothing to the store until the gate is open again. What is
+expected of a busy store is counted; any other exception is a failure and ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +91,7 @@ def _move(hand: Hand) -> None:
         if kind not in EXPECTED and kind != "SpillFailed":
             raise
         hand.board.count(hand.row, kind)
-        hand.board.begin(hand.row, f"  {kind}: {error}")
+        hand.board.add(hand.row, f" {kind}: {str(error)[:100]}")
         if kind in ("StoreFull", "SpillFailed"):
             hand.check_held()
             hand.held.clear()  # others want this memory as we want theirs
@@ -101,7 +100,7 @@ def _move(hand: Hand) -> None:
 
 
 @contextlib.contextmanager
-def _reporting(board: Board, row: int):  # type: ignore[no-untyped-def]
+def _reporting(board: Board, row: int) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -218,7 +217,9 @@ def follow(plan: Plan, board: Board, row: int) -> None:
                 listed = {bytes(info.id): info.nbytes for info in store.list()}
                 if known is not None and listed.keys() != known.keys():
                     more, fewer = known.keys() - listed.keys(), listed.keys() - known.keys()
-                    raise Wrong(f"events tell of {[one.hex() for one in more]} more, {fewer} less than there is")
+                    raise Wrong(
+                        f"events tell of {[one.hex() for one in more]} more, {fewer} less than there is"
+                    )
                 known = dict(listed)
                 board.arrive(row, SETTLED)
             elif not board.gate:
@@ -227,8 +228,13 @@ def follow(plan: Plan, board: Board, row: int) -> None:
         store.close()
 
 
-def _drained(poll: Callable[[], Event | None]):  # type: ignore[no-untyped-def]
-    yield from itertools.takewhile(lambda event: event is not None, iter(poll, object()))
+def _hexes(ids: set[bytes]) -> list[str]:
+    return [one.hex() for one in ids]
+
+
+def _drained(poll: Callable[[], Event | None]) -> Iterator[Event]:
+    while (event := poll()) is not None:
+        yield event
 
 
 def _apply(known: dict[bytes, int], event: Event) -> None:

@@ -1,7 +1,7 @@
 """Objects whose every byte follows from their name and version: what the stress drivers store and check.
 
-Lives here: `content` makes one, `problem` says what is wrong with one; `block` and `blocks_problem` do the same
-for columns of any size, which may be joined one to the other. Calls NumPy only.
+Lives here: `content` makes one, `problem` says what is wrong with one; `block` and `blocks_problem` do the
+same for columns of any size, which may be joined one to the other. Calls NumPy only.
 
 Invariants: the first 8-byte word holds name and version in clear; it decides the length and all other words.
 So a reader needs to be told nothing but the name it asked for, and bytes of another object, of another
@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGE_EVERY", "block", "block_length", "blocks_problem", "content", "length", "name_of", "problem"]
+__all__ = [
+    "LARGE_EVERY",
+    "block",
+    "block_length",
+    "blocks_problem",
+    "content",
+    "length",
+    "name_of",
+    "problem",
+]
 
 Words = npt.NDArray[np.uint64]
 
@@ -26,7 +35,9 @@ _SMALL_WORDS = 64
 _MASK = (1 << 64) - 1
 _BLOCK_SIZES = ((6, 64, 2_000), (9, 8_000, 24_000), (10, 64_000, 64_000))
 """Of ten blocks, so many (counted up) have at least, and at most so many more, words."""
-_TEMPLATE: Words = np.random.default_rng(20).integers(1, 1 << 63, size=1 << 17, dtype=np.uint64, endpoint=False)
+_TEMPLATE: Words = np.random.default_rng(20).integers(
+    1, 1 << 63, size=1 << 17, dtype=np.uint64, endpoint=False
+)
 
 
 def name_of(index: int) -> str:
@@ -106,7 +117,9 @@ def blocks_problem(value: Any, column: int = 0) -> str | None:
         found = words[at : at + expected]
         if len(found) != expected:
             return f"the block {head:#x} at word {at} is cut to {len(found)} of {expected} words"
-        wrong = int(np.count_nonzero((found[1:] ^ _TEMPLATE[1:expected]) != np.uint64(_key(head ^ column << 56))))
+        wrong = int(
+            np.count_nonzero((found[1:] ^ _TEMPLATE[1:expected]) != np.uint64(_key(head ^ column << 56)))
+        )
         if wrong:
             return f"{wrong} of the {expected} words of block {head:#x}, column {column}, are wrong"
         at += expected
