@@ -15,6 +15,7 @@ import os
 import random
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ _OUTCOMES = ("other", "checked", "forks", "failures", "events", "SpillFailed", *
 COUNTERS = (*_OUTCOMES, *(f"move {name}" for name in MOVES))
 """What is counted."""
 _GROWTH_BYTES = 80 << 20
-_GROWTH_FILES = 40
+_GROWTH_FILES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,14 @@ def _footprint() -> tuple[int, int]:
 
 def _compare(first: tuple[int, int], now: tuple[int, int]) -> None:
     if now[0] > first[0] + _GROWTH_BYTES or now[1] > first[1] + _GROWTH_FILES:
-        raise Wrong(f"this process grew from {first} to {now} (bytes of private memory, open files)")
+        files = Counter(_target(name) for name in os.listdir("/proc/self/fd")).most_common(8)
+        raise Wrong(f"this process grew from {first} to {now} (bytes of private memory, open files): {files}")
+
+
+def _target(descriptor: str) -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return "?"
 
 
 # --- forks ---
