@@ -96,6 +96,10 @@ class _Crew:
         incarnation = self._born
         return fork_watched(lambda link: run(self._plan, self._board, row, incarnation))
 
+    def interrupt(self) -> None:
+        """Send somebody a SIGINT, in the middle of whatever it does."""
+        os.kill(self.workers[self._chance.randrange(self.processes)].pid, signal.SIGINT)
+
     def disturb(self) -> None:
         """Kill a process and start another, or stop one for a while."""
         row = self._chance.randrange(1, self.processes)
@@ -191,6 +195,7 @@ def chaos(
     round_s: float = 20,
     capacity: int | str = "64MiB",
     faulty: bool = True,
+    interrupts: bool = True,
 ) -> ChaosResult:
     """Run the chaos, check the store after each round and at the end.
 
@@ -201,11 +206,12 @@ def chaos(
         round_s: Time between two checks.
         capacity: Of the store.
         faulty: Spill through a storage that fails, too, now and then.
+        interrupts: Send processes SIGINT in the middle of their moves.
     """
     place = Path(tempfile.mkdtemp(prefix="flightstore-chaos-", dir="/dev/shm"))
     disk = Path(tempfile.mkdtemp(prefix="flightstore-chaos-", dir="/var/tmp"))
     try:
-        return _chaos(place, disk, seconds, processes, seed, round_s, capacity, faulty)
+        return _chaos(place, disk, seconds, processes, seed, round_s, capacity, faulty, interrupts)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         shutil.rmtree(disk, ignore_errors=True)
@@ -220,6 +226,7 @@ def _chaos(
     round_s: float,
     capacity: int | str,
     faulty: bool,
+    interrupts: bool,
 ) -> ChaosResult:
     for name in ("ledgers", "spilled"):
         (disk / name).mkdir()
@@ -236,7 +243,7 @@ def _chaos(
     rounds, interrupted = 0, False
     try:
         while not failures and time.monotonic() < began + seconds:
-            _work(crew, board, min(began + seconds, time.monotonic() + round_s))
+            _work(crew, board, min(began + seconds, time.monotonic() + round_s), interrupts)
             failures = crew.failures or _check(crew, checker, rounds + 1)
             rounds += 1
             failures = [f"round {rounds}: {one}" for one in failures]
@@ -257,12 +264,14 @@ def _chaos(
     )
 
 
-def _work(crew: _Crew, board: Board, until: float) -> None:
+def _work(crew: _Crew, board: Board, until: float, interrupts: bool) -> None:
     """One round: let them work, and disturb them."""
     chance = random.Random(until)
     disturb_at = time.monotonic()
     while time.monotonic() < until and not crew.failures and not board.total("failures"):
         time.sleep(0.02)
+        if interrupts:
+            crew.interrupt()
         if crew.resume() and time.monotonic() > disturb_at:
             crew.disturb()
             disturb_at = time.monotonic() + chance.uniform(0, 2 * _KILL_EVERY_S)
@@ -297,6 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         round_s=options.round,
         faulty=not options.no_faults,
         capacity=options.capacity,
+        interrupts=not options.no_interrupts,
     )
     if options.json:
         print(json.dumps({**dataclasses.asdict(result), "ok": result.ok}))
@@ -316,6 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--round", type=float, default=20, help="seconds between two checks of everything")
     parser.add_argument("--capacity", default="64MiB", help="of the store; less is more chaotic")
     parser.add_argument("--no-faults", action="store_true", help="spill to a storage that never fails")
+    parser.add_argument("--no-interrupts", action="store_true", help="send no SIGINT")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     return parser
 

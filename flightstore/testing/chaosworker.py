@@ -13,15 +13,17 @@ import contextlib
 import gc
 import os
 import random
+import signal
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import flightstore
-from flightstore.errors import EventsMissed, FlightStoreError
+from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
 from flightstore.testing.chaosboard import Board, Ledger
 from flightstore.testing.chaosmoves import EXPECTED, MOVES, Hand, Wrong
 from flightstore.types import Event
@@ -33,7 +35,7 @@ CHILD_ROWS = 2
 SETTLED = -1
 """The gate's number while all is recovered, and the follower compares its books."""
 _FORK_SHARE = 0.004
-_OUTCOMES = ("other", "checked", "forks", "failures", "events", "SpillFailed", *EXPECTED)
+_OUTCOMES = ("other", "checked", "forks", "interrupts", "failures", "events", "SpillFailed", *EXPECTED)
 COUNTERS = (*_OUTCOMES, *(f"move {name}" for name in MOVES))
 """What is counted."""
 _GROWTH_BYTES = 80 << 20
@@ -59,6 +61,7 @@ class Plan:
 def run(plan: Plan, board: Board, row: int, incarnation: int) -> None:
     """Work until the run is over, or somebody kills this process."""
     with _reporting(board, row):
+        signal.signal(signal.SIGINT, _interrupt)
         store = flightstore.connect(plan.store, create=False, busy_timeout=60)
         chance = random.Random(f"{plan.seed}/{row}/{incarnation}")
         hand = Hand(plan.store, store, board, row, chance, Ledger(plan.ledgers), plan.spill_urls)
@@ -86,7 +89,15 @@ def _move(hand: Hand) -> None:
     hand.board.count(hand.row, f"move {name}")
     hand.board.begin(hand.row, name)
     try:
-        MOVES[name][1](hand)
+        _interruptible(lambda: MOVES[name][1](hand))
+    except KeyboardInterrupt:
+        hand.board.count(hand.row, "interrupts")
+        hand.board.add(hand.row, " interrupted")
+        hand.own.clear()  # what became of the one at hand is not known; the ledger says what must be there
+        try:
+            hand.store.contains("never")
+        except StoreClosed:  # it was connecting anew
+            hand.store = flightstore.connect(hand.path, create=False, busy_timeout=60)
     except FlightStoreError as error:
         kind = type(error).__name__
         if kind not in EXPECTED and kind != "SpillFailed":
@@ -98,6 +109,37 @@ def _move(hand: Hand) -> None:
             hand.held.clear()  # others want this memory as we want theirs
     finally:
         hand.board.conclude(hand.row)
+
+
+_armed = False
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Interrupt the move, unless it is in a finalizer: Python drops what is raised there, and with it the
+    rest of the finalizer, so that a lease or handle stays as long as its process.
+    """
+    global _armed
+    if _armed and not _in_finalizer(frame):
+        _armed = False  # once a move: what follows it must not be interrupted
+        raise KeyboardInterrupt
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "cb"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _interruptible(move: Callable[[], None]) -> None:
+    """Run a move that SIGINT may interrupt at any line."""
+    global _armed
+    _armed = True
+    try:
+        move()
+    finally:
+        _armed = False
 
 
 @contextlib.contextmanager
@@ -117,6 +159,7 @@ def _stand_at_gate(hand: Hand, children: dict[int, int]) -> None:
     number = hand.board.gate
     hand.board.begin(hand.row, f"gate {number}")
     hand.let_go()
+    hand.store.recover()  # what an interrupt left behind is undone with the next write
     hand.ids.clear()
     _reap(children)
     gc.collect()
