@@ -231,7 +231,11 @@ def _chaos(
     for name in ("ledgers", "spilled"):
         (disk / name).mkdir()
     url = f"file://{disk}/spilled"
-    urls = (url, url, faulty_url(url, fail=0.2, fail_removes=0.2, seed=seed)) if faulty else (url,)
+    urls = (
+        (url, url, faulty_url(url, fail=0.2, fail_reads=0.05, fail_removes=0.2, seed=seed))
+        if faulty
+        else (url,)
+    )
     plan = Plan(str(place / "store"), str(disk / "ledgers"), seed, urls)
     board = Board(processes + 1 + processes * CHILD_ROWS, COUNTERS, str(disk / "log"))
     with flightstore.connect(plan.store, capacity=capacity, spill=url) as store:

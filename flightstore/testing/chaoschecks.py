@@ -14,7 +14,7 @@ from typing import Any
 import flightstore
 from flightstore.catalog import keys
 from flightstore.catalog.scopes import decode_spill
-from flightstore.errors import ObjectNotFound
+from flightstore.errors import ObjectNotFound, SpillFailed
 from flightstore.lifecycle.spilling import file_name
 from flightstore.testing.chaosboard import read_ledgers
 from flightstore.testing.chaosmoves import KEEP_SESSION, Wrong, check_object
@@ -23,7 +23,7 @@ from flightstore.testing.stresspattern import blocks_problem
 __all__ = ["Checker"]
 
 _MOST_ORPHANS = 60
-_PIECES = 40  # recoveries until a storage that fails now and then has removed its files
+_TRIES = 40  # recoveries, or reads, until a storage that fails now and then has done what it is asked
 
 
 class Checker:
@@ -98,7 +98,7 @@ class Checker:
         return failures
 
     def _settle(self, store: Any) -> None:
-        for _ in range(_PIECES):
+        for _ in range(_TRIES):
             store.recover()
             if not list(store._conn.catalog.items(keys.DOOMED)):
                 return
@@ -144,7 +144,7 @@ class Checker:
         failures = []
         for name, expected in read_ledgers(self._ledgers).items():
             try:
-                with store.get(name) as obj:
+                with _got(store, name) as obj:
                     check_object(obj, expected.heads)
                     self.checked += 1
                 if name in self._removed or (expected.gone and not expected.must):
@@ -171,11 +171,21 @@ class Checker:
         return _problems(store, [info.id for info in infos])
 
 
+def _got(store: Any, ref: Any) -> Any:
+    """An object, though the storage it was spilled to fails now and then."""
+    for _ in range(_TRIES):
+        try:
+            return store.get(ref)
+        except SpillFailed:
+            continue
+    return store.get(ref)
+
+
 def _problems(store: Any, refs: Any) -> list[str]:
     failures = []
     for ref in refs:
         try:
-            with store.get(ref) as obj:
+            with _got(store, ref) as obj:
                 if obj.metadata is not None:
                     check_object(obj)
                 elif blocks_problem(obj.value()):

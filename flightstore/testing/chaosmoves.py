@@ -440,7 +440,7 @@ def ephemeral(hand: Hand) -> None:
     head = hand.head()
     if len(hand.sessions) > 2:
         hand.sessions.pop(0).close()
-    session = hand.store.session(ephemeral=True, quota="3MiB")
+    session = hand.store.session(ephemeral=True, quota="1MiB")
     hand.sessions.append(session)
     for step in range(0, 8, 2):
         session.put(hand.value(head + step), f"s/{step}", metadata=head + step)
