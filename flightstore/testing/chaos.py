@@ -34,7 +34,7 @@ import flightstore
 from flightstore.testing.chaosboard import Board
 from flightstore.testing.chaoschecks import Checker
 from flightstore.testing.chaosmoves import KEEP_SESSION
-from flightstore.testing.chaosworker import CHILD_ROWS, COUNTERS, SETTLED, Plan, follow, run
+from flightstore.testing.chaosworker import CHILD_ROWS, COUNTERS, INTERRUPT, SETTLED, Plan, follow, run
 from flightstore.testing.faultystorage import faulty_url
 from flightstore.testing.watched import Watched, describe, fork_watched
 
@@ -88,8 +88,14 @@ class _Crew:
         self.kills = 0
         self.stops = 0
         self.failures: list[str] = []
-        self.workers = [self._start(row) for row in range(processes)]
-        self.follower = fork_watched(lambda link: follow(plan, board, processes))
+        self.workers: list[Watched] = []
+        self.followers: list[Watched] = []
+
+    def start(self) -> None:
+        """Start all processes."""
+        for row in range(self.processes):
+            self.workers.append(self._start(row))
+        self.followers.append(fork_watched(lambda link: follow(self._plan, self._board, self.processes)))
 
     def _start(self, row: int) -> Watched:
         self._born += 1
@@ -97,8 +103,8 @@ class _Crew:
         return fork_watched(lambda link: run(self._plan, self._board, row, incarnation))
 
     def interrupt(self) -> None:
-        """Send somebody a SIGINT, in the middle of whatever it does."""
-        os.kill(self.workers[self._chance.randrange(self.processes)].pid, signal.SIGINT)
+        """Interrupt somebody, in the middle of whatever it does."""
+        os.kill(self.workers[self._chance.randrange(self.processes)].pid, INTERRUPT)
 
     def disturb(self) -> None:
         """Kill a process and start another, or stop one for a while."""
@@ -129,7 +135,7 @@ class _Crew:
     def look_after(self) -> None:
         """Notice processes that ended or hang."""
         board = self._board
-        for row, watched in enumerate((*self.workers, self.follower)):
+        for row, watched in enumerate((*self.workers, *self.followers)):
             if os.waitid(os.P_PID, watched.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 ending = watched.wait(deadline_s=_HANG_S)
                 last = "\n    ".join(board.last(row)[-6:])
@@ -165,7 +171,7 @@ class _Crew:
                 return False
             if time.monotonic() > end:
                 self.failures.append("a process did not come to the gate")
-                for row, watched in enumerate((*self.workers, self.follower)):
+                for row, watched in enumerate((*self.workers, *self.followers)):
                     if self._board.arrived(row) != self._board.gate:
                         self.failures.append(f"row {row}: {describe(watched.wait(deadline_s=0))}")
                 return False
@@ -176,14 +182,14 @@ class _Crew:
         """Have all end."""
         self.resume(now=True)
         self._board.end()
-        for row, watched in enumerate((*self.workers, self.follower)):
+        for row, watched in enumerate((*self.workers, *self.followers)):
             ending = watched.wait(deadline_s=_HANG_S)
             if ending.hung or ending.exit_code:
                 self.failures.append(f"process {row} did not end well: {describe(ending)}")
 
     def kill_all(self) -> None:
         """Leave nobody behind."""
-        for watched in (*self.workers, self.follower):
+        for watched in (*self.workers, *self.followers):
             watched.kill()
 
 
@@ -206,13 +212,16 @@ def chaos(
         round_s: Time between two checks.
         capacity: Of the store.
         faulty: Spill through a storage that fails, too, now and then.
-        interrupts: Send processes SIGINT in the middle of their moves.
+        interrupts: Raise KeyboardInterrupt in the middle of moves.
     """
-    place = Path(tempfile.mkdtemp(prefix="flightstore-chaos-", dir="/dev/shm"))
-    disk = Path(tempfile.mkdtemp(prefix="flightstore-chaos-", dir="/var/tmp"))
+    place = Path(tempfile.mkdtemp(prefix=f"flightstore-chaos-{os.getpid()}-", dir="/dev/shm"))
+    disk = Path(tempfile.mkdtemp(prefix=f"flightstore-chaos-{os.getpid()}-", dir="/var/tmp"))
+    # Whoever is not ready to be interrupted yet ignores it, from its birth.
+    before = signal.signal(INTERRUPT, signal.SIG_IGN)
     try:
         return _chaos(place, disk, seconds, processes, seed, round_s, capacity, faulty, interrupts)
     finally:
+        signal.signal(INTERRUPT, before)
         shutil.rmtree(place, ignore_errors=True)
         shutil.rmtree(disk, ignore_errors=True)
 
@@ -238,14 +247,15 @@ def _chaos(
     )
     plan = Plan(str(place / "store"), str(disk / "ledgers"), seed, urls)
     board = Board(processes + 1 + processes * CHILD_ROWS, COUNTERS, str(disk / "log"))
-    with flightstore.connect(plan.store, capacity=capacity, spill=url) as store:
-        store.session(KEEP_SESSION).close()
     checker = Checker(plan.store, plan.ledgers, str(disk / "spilled"))
     began = time.monotonic()
     crew = _Crew(plan, board, processes, random.Random(seed))
     failures: list[str] = []
     rounds, interrupted = 0, False
     try:
+        with flightstore.connect(plan.store, capacity=capacity, spill=url) as store:
+            store.session(KEEP_SESSION).close()
+        crew.start()
         while not failures and time.monotonic() < began + seconds:
             _work(crew, board, min(began + seconds, time.monotonic() + round_s), interrupts)
             failures = crew.failures or _check(crew, checker, rounds + 1)
@@ -330,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--round", type=float, default=20, help="seconds between two checks of everything")
     parser.add_argument("--capacity", default="64MiB", help="of the store; less is more chaotic")
     parser.add_argument("--no-faults", action="store_true", help="spill to a storage that never fails")
-    parser.add_argument("--no-interrupts", action="store_true", help="send no SIGINT")
+    parser.add_argument("--no-interrupts", action="store_true", help="raise no KeyboardInterrupt in moves")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     return parser
 

@@ -28,10 +28,12 @@ from flightstore.testing.chaosboard import Board, Ledger
 from flightstore.testing.chaosmoves import EXPECTED, MOVES, Hand, Wrong
 from flightstore.types import Event
 
-__all__ = ["CHILD_ROWS", "COUNTERS", "SETTLED", "Plan", "follow", "run"]
+__all__ = ["CHILD_ROWS", "COUNTERS", "INTERRUPT", "SETTLED", "Plan", "follow", "run"]
 
 CHILD_ROWS = 2
 """Forked children that a worker has at a time."""
+INTERRUPT = signal.SIGUSR1
+"""Raises KeyboardInterrupt in a worker's move, and does nothing elsewhere. (Ctrl-C is the controller's.)"""
 SETTLED = -1
 """The gate's number while all is recovered, and the follower compares its books."""
 _FORK_SHARE = 0.004
@@ -61,7 +63,7 @@ class Plan:
 def run(plan: Plan, board: Board, row: int, incarnation: int) -> None:
     """Work until the run is over, or somebody kills this process."""
     with _reporting(board, row):
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(INTERRUPT, _interrupt)
         store = flightstore.connect(plan.store, create=False, busy_timeout=60)
         chance = random.Random(f"{plan.seed}/{row}/{incarnation}")
         hand = Hand(plan.store, store, board, row, chance, Ledger(plan.ledgers), plan.spill_urls)
@@ -133,7 +135,7 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 
 
 def _interruptible(move: Callable[[], None]) -> None:
-    """Run a move that SIGINT may interrupt at any line."""
+    """Run a move that INTERRUPT may interrupt at any line."""
     global _armed
     _armed = True
     try:

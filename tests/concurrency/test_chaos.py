@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from flightstore.testing.chaos import chaos
 from flightstore.testing.chaosboard import Board, Ledger, read_ledgers
 from flightstore.testing.chaoschecks import Checker
 from flightstore.testing.chaosmoves import KEEP_SESSION, MOVES, Wrong, check_object
+from flightstore.testing.events import wait_until
 from flightstore.testing.stresspattern import block, block_length, blocks_problem
 
 
@@ -25,6 +30,24 @@ def test_the_whole_life_cycle_under_kills_stops_and_forks() -> None:
     assert result.counts["checked"] > 500, "hardly anything was done"
     assert min(result.counts[f"move {name}"] for name in MOVES) > 0
     assert min(result.kills, result.counts["forks"], result.rounds) > 1
+
+
+def test_ctrl_c_ends_the_command_and_leaves_nothing() -> None:
+    command = [sys.executable, "-m", "flightstore.testing.chaos", "--processes", "2", "--json"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def places() -> list[Path]:
+        return [
+            *Path("/dev/shm").glob(f"flightstore-chaos-{running.pid}-*"),
+            *Path("/var/tmp").glob(f"flightstore-chaos-{running.pid}-*"),
+        ]
+
+    wait_until(lambda: any(list(place.glob("store/clients/*"))[2:] for place in places()), what="they work")
+    running.send_signal(signal.SIGINT)
+    printed, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert json.loads(printed)["interrupted"]
+    assert places() == []
 
 
 @pytest.mark.parametrize("column", [0, 3])
