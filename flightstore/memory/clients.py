@@ -156,11 +156,20 @@ class Clients:
             self._watches.pop(name, None)
         if not self.alive(name):
             return False
+        self._forget_dead_watches()
         if len(self._watches) < _MOST_WATCHES:
             made = watch(os.path.join(self.directory, name))
             if made is not None:
                 self._watches[name] = made
         return True
+
+    def _forget_dead_watches(self) -> None:
+        """Close what is open of clients that are gone and that nobody may ever ask about again: it takes up
+        descriptors, the memory of their files, and the places of those who live.
+        """
+        for name, known in list(self._watches.items()):
+            if not known.lives():
+                self._watches.pop(name, None)
 
     def infos(self) -> list[ClientInfo]:
         """All clients."""

@@ -1,6 +1,7 @@
-"""Objects whose every byte follows from their name and version: what the stress driver stores and checks.
+"""Objects whose every byte follows from their name and version: what the stress drivers store and check.
 
-Lives here: `content` makes one, `problem` says what is wrong with one. Calls NumPy only.
+Lives here: `content` makes one, `problem` says what is wrong with one; `block` and `blocks_problem` do the
+same for columns of any size, which may be joined one to the other. Calls NumPy only.
 
 Invariants: the first 8-byte word holds name and version in clear; it decides the length and all other words.
 So a reader needs to be told nothing but the name it asked for, and bytes of another object, of another
@@ -14,7 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGE_EVERY", "content", "length", "name_of", "problem"]
+__all__ = [
+    "LARGE_EVERY",
+    "block",
+    "block_length",
+    "blocks_problem",
+    "content",
+    "length",
+    "name_of",
+    "problem",
+]
 
 Words = npt.NDArray[np.uint64]
 
@@ -23,8 +33,10 @@ LARGE_EVERY = 64
 _LARGE_WORDS = 10_000
 _SMALL_WORDS = 64
 _MASK = (1 << 64) - 1
+_BLOCK_SIZES = ((6, 64, 2_000), (9, 8_000, 24_000), (10, 64_000, 64_000))
+"""Of ten blocks, so many (counted up) have at least, and at most so many more, words."""
 _TEMPLATE: Words = np.random.default_rng(20).integers(
-    1, 1 << 63, size=2 * _LARGE_WORDS, dtype=np.uint64, endpoint=False
+    1, 1 << 63, size=1 << 17, dtype=np.uint64, endpoint=False
 )
 
 
@@ -76,3 +88,39 @@ def problem(value: Any, index: int) -> str | None:
     first = 1 + int(np.argmin(same))
     wrong = int(np.count_nonzero(~same))
     return f"object {index} of head {head:#x}: {wrong} of {expected} words are wrong, from number {first} on"
+
+
+# --- blocks ---
+
+
+def block_length(head: int) -> int:
+    """How many words the block has that begins with this word."""
+    key = _key(head)
+    least, more = next((least, more) for share, least, more in _BLOCK_SIZES if key % 10 < share)
+    return least + (key >> 8) % more
+
+
+def block(head: int, column: int = 0) -> Words:
+    """All words of one block of a column; blocks of one head have one length, whatever the column."""
+    words = _TEMPLATE[: block_length(head)] ^ np.uint64(_key(head ^ column << 56))
+    words[0] = head
+    return words
+
+
+def blocks_problem(value: Any, column: int = 0) -> str | None:
+    """What is wrong with blocks, one behind the other; None when nothing is."""
+    words = np.frombuffer(value, dtype=np.uint64)
+    at = 0
+    while at < len(words):
+        head = int(words[at])
+        expected = block_length(head)
+        found = words[at : at + expected]
+        if len(found) != expected:
+            return f"the block {head:#x} at word {at} is cut to {len(found)} of {expected} words"
+        wrong = int(
+            np.count_nonzero((found[1:] ^ _TEMPLATE[1:expected]) != np.uint64(_key(head ^ column << 56)))
+        )
+        if wrong:
+            return f"{wrong} of the {expected} words of block {head:#x}, column {column}, are wrong"
+        at += expected
+    return None if at else "it is empty"

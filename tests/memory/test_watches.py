@@ -86,3 +86,29 @@ def test_a_forked_child_asks_anew(store_dir: Path) -> None:
         with start(ask) as process:
             assert process.result() == (False, True)
         store.destroy()
+
+
+def test_what_was_opened_of_dead_clients_is_closed(store_dir: Path) -> None:
+    """Also of those that nobody asks about again: each would keep two descriptors and a place."""
+
+    def one_that_dies(store: fs.Store) -> None:
+        connected, done = Gate(), Gate()
+
+        def live() -> None:
+            assert store._conn.client, "it has a file of its own"
+            connected.open()
+            done.wait()
+
+        with start(live):
+            connected.wait()
+            assert store._conn.clients.lives(other_client(store))
+        store.recover()
+
+    with fs.connect(store_dir, capacity="1MiB") as store:
+        one_that_dies(store)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(4):
+            one_that_dies(store)
+        assert len(os.listdir("/proc/self/fd")) <= before + 1  # the gates are closed with their last users
+        assert len(store._conn.clients._watches) == 1
+        store.destroy()
