@@ -1,11 +1,11 @@
 """Our own engine, broken on purpose: each of INV-1 to INV-11 in one or more ways.
 
-A pytest plugin: ``python -m pytest -p breakages --breakage NAME tests/invariants/test_inv_04*`` (with this folder
-on PYTHONPATH) runs with that one breakage, in the test's process and in all that it forks. The tests of the
-invariant must notice it: test_rules_broken_on_purpose.py.
+A pytest plugin: ``python -m pytest -p breakages --breakage NAME tests/invariants/test_inv_04*`` (with this
+folder on PYTHONPATH) runs with that one breakage, in the test's process and in all that it forks. The tests
+of the invariant must notice it: test_rules_broken_on_purpose.py.
 
-Invariants: a breakage changes functions of the engine, never a test or what tests call to look at the outcome,
-unless that is what is broken. It leaves everything else working, so that a run fails by the rule.
+Invariants: a breakage changes functions of the engine, never a test or what tests call to look at the
+outcome, unless that is what is broken. It leaves everything else working, so that a run fails by the rule.
 """
 
 from __future__ import annotations
@@ -245,10 +245,9 @@ def what_eviction_alone_cannot_meet_is_spilled_as_a_whole() -> None:
     original = pressure.relieve
 
     def relieve(conn: Any, nbytes: int, effort: Any) -> bool:
-        enough = pressure.evictable_bytes(eviction.read_usage(conn)) >= nbytes
-        return (not enough and spilling.spill(conn, nbytes, marked_first) > 0) or original(
-            conn, nbytes, effort
-        )
+        if pressure.evictable_bytes(eviction.read_usage(conn)) < nbytes:
+            return spilling.spill(conn, nbytes, marked_first) > 0
+        return original(conn, nbytes, effort)
 
     pressure.relieve = relieve
 

@@ -1,8 +1,8 @@
-"""Every public call of a store, once, on the objects that `furnish` puts: for rules of the form "only X does Y".
+"""Every public call of a store, once, on the objects that `furnish` puts: for rules like "only X does Y".
 
-`CALLS` names each public method and property of Store, but those that end the handle or the store. Who adds one
-adds it here, and to the sets of those modules whose rule it is an exception of; `test_every_call_is_listed`
-fails until then.
+`CALLS` names each public method and property of Store, but those that end the handle or the store. Who adds
+one adds it here, and to the sets of those modules whose rule it is an exception of;
+`test_every_call_is_listed` fails until then.
 
 Invariants: a call returns what its user would hold. Whatever it deletes, frees or pins is ``victim`` or an
 object of its own, never one that the test looks at (``watched``, and others put by the test). Calls that put

@@ -1,5 +1,5 @@
-"""INV-9: delete(if_unused=True) only deletes what exists, is sealed and is unused, and does nothing else. A plain
-delete: gone for new readers at once, its memory freed after the last reader.
+"""INV-9: delete(if_unused=True) only deletes what exists, is sealed and is unused, and does nothing else. A
+plain delete: gone for new readers at once, its memory freed after the last reader.
 """
 
 from __future__ import annotations

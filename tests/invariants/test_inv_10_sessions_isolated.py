@@ -1,10 +1,8 @@
-"""INV-10: after the owner of a session restarts, the earlier session's ids are isolated from the new one, which
-may re-attach to the earlier one.
+"""INV-10: after the owner of a session restarts, the earlier session's ids are isolated from the new one,
+which may re-attach to the earlier one.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 
@@ -17,22 +15,20 @@ pytestmark = pytest.mark.req("INV-10")
 ID = fs.ObjectID(b"the same id")
 
 
-def owner(store: fs.Store, put: bytes, then: Callable[[fs.AbstractSession], object]) -> object:
-    """What the owner's process does each time it is started."""
+def owner(store: fs.Store, put: bytes, ready: Gate) -> None:
+    """What the owner's process does each time it is started, until it is killed."""
     session = store.session("job")
     session.put(put, "name", object_id=ID)
-    return then(session)
+    ready.open()
+    Gate("never").wait()
 
 
 def crashed(store: fs.Store, put: bytes) -> int:
     """Start the owner and kill it; returns the number of its session."""
-    with (
-        Gate("ready") as ready,
-        start(owner, store, put, lambda session: (ready.open(), Gate("x").wait())) as it,
-    ):
+    with Gate("ready") as ready, start(owner, store, put, ready) as process:
         ready.wait()
         number = store.sessions()[-1].id
-        it.kill()
+        process.kill()
     assert not store.sessions()[-1].owner_alive
     return number
 

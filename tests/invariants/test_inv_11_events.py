@@ -1,5 +1,5 @@
-"""INV-11: added when an object is sealed, deleted when a sealed one is deleted, spilled when a spill starts, full
-when a create cannot be met: each once, to subscribers and callbacks, of every process.
+"""INV-11: added when an object is sealed, deleted when a sealed one is deleted, spilled when a spill starts,
+full when a create cannot be met: each once, to subscribers and callbacks, of every process.
 """
 
 from __future__ import annotations
