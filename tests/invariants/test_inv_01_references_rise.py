@@ -56,6 +56,21 @@ def test_the_count_is_the_objects_own(store: fs.Store) -> None:
     assert store.stats().leases == 6
 
 
+def test_using_an_object_takes_none(store: fs.Store) -> None:
+    """What is made of an object shares its reference, however much of it there is."""
+    furnish(store)
+    held = store.get("watched")
+    made = [held.value(), held.value(), held.to_arrow(), held.to_pandas(), held.to("polars")]
+    assert held.holders()[0].refs == 1
+    held.conversion_report("pandas")
+    assert (held.metadata, held.name, held.kind) == (None, "watched", "table")
+    assert refs(store)["watched"] == 1
+    held.release()
+    assert refs(store)["watched"] == 1, "they hold it together"
+    del made
+    assert store.stats().leases == 0
+
+
 def test_a_builder_holds_its_object_once(store: fs.Store) -> None:
     builder = store.create(10, "built")
     assert store.stats().leases == 1
