@@ -6,6 +6,7 @@ All numbers are big-endian, so that keys sort like what they name. `session` is 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 from flightstore.errors import InvalidArgument
 
@@ -72,6 +73,7 @@ def dying_key(serial: int) -> bytes:
     return DYING + serial.to_bytes(8, "big")
 
 
+@lru_cache(maxsize=256)
 def name_key(session: int, name: str) -> bytes:
     """-> object id. Long names are kept as their beginning and a digest; the whole name is in the object's
     record.

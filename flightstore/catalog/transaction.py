@@ -54,6 +54,7 @@ _EXTENT = struct.Struct(">QI")
 _SPECIAL_EXTENT = struct.Struct(">QIQI")  # one that belongs to a spill record, or counts against a quota
 _TRANSIT = struct.Struct(">QBQ")
 
+_EVENTS_TRIMMED = 64
 GROWING, PUNCHING = 1, 2  # kinds of transit; stored
 
 
@@ -314,10 +315,12 @@ class WriteTransaction:
 
     def add_extent(self, extent: Extent, session: int) -> None:
         """Record a fresh extent of the arena with one user, at the expense of a session."""
-        self._put_use(extent, ExtentUse(extent.length, 1, 0, session))
-        self.counters.used_bytes += extent.length
+        file, offset, length = extent
+        value = _SPECIAL_EXTENT.pack(length, 1, 0, session) if session else _EXTENT.pack(length, 1)
+        self.txn.put(keys.extent_key(file, offset), value)
+        self.counters.used_bytes += length
         if session:
-            self._charge(session, extent.length)
+            self._charge(session, length)
 
     def use_of(self, extent: Extent) -> ExtentUse | None:
         """What is recorded of an extent."""
@@ -449,9 +452,11 @@ class WriteTransaction:
         txn.put(keys.event_key(number), encode_record(event))
         counters.next_event = number + 1
         self.has_events = True
-        if number - counters.first_event >= self._events_kept:
-            txn.delete(keys.event_key(counters.first_event))
-            counters.first_event += 1
+        if number - counters.first_event >= self._events_kept + _EVENTS_TRIMMED:
+            first = counters.first_event  # many at once: they share pages, which are changed once
+            counters.first_event = first + _EVENTS_TRIMMED
+            for old in range(first, first + _EVENTS_TRIMMED):
+                txn.delete(keys.event_key(old))
 
     # --- transit ---
 

@@ -100,7 +100,7 @@ class Connection:
         self.batches_looked_at = 0
         """Where to look for the next batch to reclaim; see lifecycle.batch_sweep."""
         self.events_kept = max(identity.catalog_bytes >> _EVENT_SHARE, _LEAST_EVENTS)
-        """How many events the log holds."""
+        """How many events the log holds at least; once it is longer, some at a time are dropped."""
         self.counters: Counters | None = None
         """The counters as of this process's last commit."""
         self._creates = 0

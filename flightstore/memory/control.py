@@ -55,6 +55,7 @@ _ROOM_AT = 2112  # rung whenever memory may have become available
 _EVENT_AT = 2176  # rung whenever the log has grown
 
 _ACCESS_WORD = ACCESS_AT // 8
+_LISTENING_NS = 2_500_000_000  # well above the second that anybody sleeps at most
 
 assert _MUTEX_AT + MUTEX_BYTES <= _USAGE_AT
 
@@ -187,7 +188,13 @@ class Control:
         return self._words[_ACCESS_WORD + serial % ACCESS_WORDS]
 
     def bell(self, bell: int) -> int:
-        """The bell's count; read it before looking for what you will wait for."""
+        """The bell's count; read it before looking for what you will wait for.
+
+        Says, too, that somebody will sleep on it soon: who rings a bell that nobody listens to need not wake
+        anyone. The word is stored before the count is read, and looked at after the count was raised; should
+        a processor show the two in another order once, the sleeper wakes within a second all the same.
+        """
+        self._words[(bell + 2) // 2] = time.monotonic_ns() + _LISTENING_NS
         return self._bells[bell]
 
     def address_of(self, bell: int) -> int:
@@ -197,7 +204,8 @@ class Control:
     def ring(self, bell: int) -> None:
         """Count the bell up and wake who sleeps on it. Requires the writers' lock."""
         self._bells[bell] = (self._bells[bell] + 1) & 0xFFFFFFFF
-        kernel.futex_wake(self._address + 4 * bell)
+        if self._words[(bell + 2) // 2] > time.monotonic_ns():
+            kernel.futex_wake(self._address + 4 * bell)
 
     def sleep(self, bell: int, seen: int, timeout_s: float) -> None:
         """Sleep until the bell's count differs from `seen`, at most `timeout_s`, at most a second.

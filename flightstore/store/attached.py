@@ -53,6 +53,8 @@ class Attached:
     @property
     def _current(self) -> int:
         """Number of the batch that new objects go with; 0 for none."""
+        if not current.any_entered():
+            return 0
         found = current.current(self._conn.control.identity.nonce, self._session)
         return found.number if found is not None else 0
 

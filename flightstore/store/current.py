@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-__all__ = ["Scope", "current", "enter", "leave"]
+__all__ = ["Scope", "any_entered", "current", "enter", "leave"]
 
 
 class Scope(Protocol):
@@ -29,6 +29,11 @@ class Scope(Protocol):
 
 
 _entered: ContextVar[tuple[Scope, ...]] = ContextVar("flightstore_batches", default=())
+
+
+def any_entered() -> bool:
+    """Whether there is a current batch at all."""
+    return bool(_entered.get())
 
 
 def current(nonce: bytes, session: int) -> Scope | None:

@@ -287,9 +287,11 @@ def test_a_subscriber_that_is_too_slow_hears_it_once(store: Store) -> None:
     with pytest.raises(EventsMissed) as caught:
         next(slow)
     error = caught.value
-    assert (error.missed, error.first_kept) == (written - kept, written - kept + 1)
-    assert f"you missed {written - kept:,} events" in str(error)
-    assert f"{kept:,} are still kept" in str(error)
+    there = written - error.missed
+    assert kept <= there <= kept + 64, "dropped some at a time"
+    assert error.first_kept == error.missed + 1
+    assert f"you missed {error.missed:,} events" in str(error)
+    assert f"{there:,} are still kept" in str(error)
     assert isinstance(error, LookupError)
     rest = [event.number for event in iter(slow.poll, None)]
     assert rest == list(range(error.first_kept, written + 1))
@@ -301,7 +303,7 @@ def test_a_subscriber_that_is_too_slow_hears_it_once(store: Store) -> None:
 def test_one_transaction_of_more_events_than_are_kept(store: Store) -> None:
     kept = store._conn.events_kept
     slow = store.subscribe()
-    store.put_many([b"x"] * (kept + 10))
+    store.put_many([b"x"] * (kept + 100))
     with pytest.raises(EventsMissed):
         slow.poll()
-    assert len(list(iter(slow.poll, None))) == kept
+    assert kept <= len(list(iter(slow.poll, None))) <= kept + 64

@@ -1,6 +1,4 @@
-"""Each of INV-1 to INV-11 can fail: its
-tests pass on the engine as it is, and fail when the rule is broken.
-"""
+"""Each of INV-1 to INV-11 can fail: its tests pass on the engine as it is, and fail when it is broken."""
 
 from __future__ import annotations
 
