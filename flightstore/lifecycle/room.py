@@ -374,6 +374,8 @@ def _explained(conn: Connection, nbytes: int, refusal: _NotBacked | SpillFailed 
     if refusal is not None:
         error.message += f"; {refusal.args[0]}"
         error.hint = refusal.hint
+    if isinstance(error, SpillFailed) and isinstance(refusal, SpillFailed):
+        error.url, error.free_bytes = refusal.url, refusal.free_bytes
     return error
 
 
