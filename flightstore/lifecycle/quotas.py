@@ -75,15 +75,15 @@ def make_room_in_session(conn: Connection, over: OverQuota, deadline: float | No
     seen = conn.control.bell(Control.ROOM_BELL)
     recovery.recover(conn, thorough=False)
     lacking = _used(conn, over.session) + over.nbytes - over.quota_bytes
-    failure: SpillFailed | None = None
     try:
         if lacking <= 0 or pressure.relieve_session(conn, lacking, effort):
             return
-    except SpillFailed as error:
-        failure = error
+    except SpillFailed:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise
     left = _POLL_S if deadline is None else deadline - time.monotonic()
     if left <= 0:
-        raise failure or _exceeded(conn, over)
+        raise _exceeded(conn, over)
     conn.control.sleep(Control.ROOM_BELL, seen, min(_POLL_S, left))
 
 

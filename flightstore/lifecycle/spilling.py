@@ -150,7 +150,7 @@ def spill(
         return 0
     storage = _storage_that_answers(conn, url)
     freed = 0
-    failure: SpillFailed | None = None
+    failures: list[SpillFailed] = []  # a list, so that none refers to a frame that refers to it
     fits: Callable[[Place], bool] | None = None
     chosen = frozenset(only)
     while wanted_bytes is None or freed < wanted_bytes:
@@ -159,15 +159,15 @@ def spill(
         units = [unit for unit in units if not chosen or any(one.serial in chosen for one in unit.users)]
         if not units:
             break
-        done, failed = _spill_units(conn, storage, units[:_BATCH])
+        known = len(failures)
+        done = _spill_units(conn, storage, units[:_BATCH], failures)
         freed += done
-        failure = failed or failure
-        if failed is not None and _is_full(failed):
-            fits = _fitting(conn, min(failed.asked_bytes // 2, failed.free_bytes))
+        if len(failures) > known and _is_full(failures[-1]):
+            fits = _fitting(conn, min(failures[-1].asked_bytes // 2, failures[-1].free_bytes))
         elif not done:
             break  # all of them were taken up meanwhile
-    if failure is not None and not freed:
-        raise failure
+    if failures and not freed:
+        raise failures.pop()
     return freed
 
 
@@ -205,18 +205,18 @@ def _is_full(failure: SpillFailed) -> bool:
 
 
 def _spill_units(
-    conn: Connection, storage: SpillStorage, units: Sequence[Unit]
-) -> tuple[int, SpillFailed | None]:
-    """Spill these units; returns the bytes that became free, and what went wrong."""
+    conn: Connection, storage: SpillStorage, units: Sequence[Unit], failures: list[SpillFailed]
+) -> int:
+    """Spill these units; returns the bytes that became free. What goes wrong is added to `failures`."""
     stay = conn.leases.stay()  # what is announced lives as long as its client file
     moves: list[_Move] = []
     concluded: list[_Move] = []
     try:
         conn.write(lambda tx: _announce(conn, tx, storage.url, units, moves))
-        written, failure = _write_files(conn, storage, moves)
+        written = _write_files(conn, storage, moves, failures)
         freed = conn.exclusive(lambda: _drop(conn, written))
         concluded = written
-        return freed, failure
+        return freed
     except StoreClosed:
         _remove_begun(conn, storage, moves)
         raise
@@ -228,21 +228,22 @@ def _spill_units(
 
 
 def _write_files(
-    conn: Connection, storage: SpillStorage, moves: Sequence[_Move]
-) -> tuple[list[_Move], SpillFailed | None]:
+    conn: Connection, storage: SpillStorage, moves: Sequence[_Move], failures: list[SpillFailed]
+) -> list[_Move]:
     """Write the files that are not there yet, until one fails; returns the moves whose files are there."""
     written: list[_Move] = []
-    failure = None
+    failed = False
     for move in moves:
         try:
-            if move.write and failure is None:
+            if move.write and not failed:
                 move.checksum = _write_file(conn, storage, move)
             elif move.write:
                 continue
             written.append(move)
         except (OSError, FlightStoreError) as error:
-            failure = _failed(storage, move, error)
-    return written, failure
+            failed = True
+            failures.append(_failed(storage, move, error))
+    return written
 
 
 def _remove_begun(conn: Connection, storage: SpillStorage, moves: Sequence[_Move]) -> None:
@@ -273,7 +274,7 @@ def _failed(storage: SpillStorage, move: _Move, error: Exception) -> SpillFailed
         failure.args = (failure.message,)
     failure.asked_bytes = move.extent.length
     failure.free_bytes = free or 0
-    failure.__cause__ = error
+    failure.__cause__ = error.with_traceback(None)
     return failure
 
 

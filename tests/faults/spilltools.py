@@ -10,7 +10,17 @@ from pathlib import Path
 import flightstore as fs
 from flightstore.errors import SpillFailed, StoreFull
 
-__all__ = ["MIB", "check_all", "delete_all", "files", "get_patiently", "refused", "set_of", "value"]
+__all__ = [
+    "MIB",
+    "check_all",
+    "delete_all",
+    "files",
+    "get_patiently",
+    "not_got",
+    "refused",
+    "set_of",
+    "value",
+]
 
 MIB = 1 << 20
 
@@ -56,6 +66,16 @@ def delete_all(store: fs.Store) -> None:
 def files(directory: Path) -> list[str]:
     """What lies in a spill directory."""
     return sorted(os.listdir(directory)) if directory.exists() else []
+
+
+def not_got(store: fs.Store, name: str) -> fs.FlightStoreError:
+    """The error of a get, without the frames that it went through: these hold leases."""
+    try:
+        store.get(name)
+    except fs.FlightStoreError as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    raise AssertionError(f"{name} could be got")
 
 
 def refused(store: fs.Store, nbytes: int, timeout: float = 0) -> StoreFull:
