@@ -153,11 +153,12 @@ class CatalogFull(StoreFull):
 class SpillFailed(StoreFull):
     """There is no room, and what would have made some could not be written to the spill storage.
 
-    `asked_bytes` is what was to be written. Nothing was lost; it works again once the storage does.
+    Or what was spilled cannot be read at this moment. Nothing was lost; it works again once the storage does.
 
     Attributes:
+        asked_bytes: What a create asked for; elsewhere, what was to be written or read.
         url: The storage, without credentials.
-        free_bytes: What is free there; 0 when full or unknown.
+        free_bytes: What is free there, not in the store; 0 when full or unknown.
     """
 
     url: str = ""

@@ -61,7 +61,8 @@ class Usage:
     evictable: bool
     """Whether it may be dropped: put so, freed, or a replica."""
     spillable: bool
-    """Whether it may be spilled: a sealed primary. Pending and dying objects are neither."""
+    """Whether it may be spilled: a sealed primary that nobody is spilling at this moment. Pending and dying
+    objects are neither."""
     idle: bool
     """Whether nobody holds it, and it is not pinned."""
     members: tuple[int, ...] = ()
@@ -158,14 +159,22 @@ def _orphans(one: Usage, by_serial: dict[int, Usage], planned: set[int]) -> list
     return found
 
 
-def plan_spill(objects: Sequence[Usage], wanted_bytes: int | None, policy: Policy) -> list[Unit]:
-    """The bytes to spill, so that `wanted_bytes` (all, for None) come back, or less."""
+def plan_spill(
+    objects: Sequence[Usage],
+    wanted_bytes: int | None,
+    policy: Policy,
+    *,
+    fits: Callable[[Place], bool] | None = None,
+) -> list[Unit]:
+    """The bytes to spill, so that `wanted_bytes` (all, for None) come back, or less; only what `fits`, if
+    that is given.
+    """
     units: defaultdict[Place, list[Usage]] = defaultdict(list)
     blocked = set()
     for one in objects:
         for place in one.places:
             units[place].append(one)
-            if not (one.spillable and one.idle):
+            if not (one.spillable and one.idle and (fits is None or fits(place))):
                 blocked.add(place)
     chosen = [one for one in objects if any(place not in blocked for place in one.places)]
     plan: dict[Place, Unit] = {}

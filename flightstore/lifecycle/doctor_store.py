@@ -26,6 +26,7 @@ from flightstore.lifecycle.doctor import (
     check_pid_namespace,
     human_size,
 )
+from flightstore.lifecycle.doctor_spill import examine_spilling
 from flightstore.lifecycle.registry import connection_for, release_connection
 from flightstore.memory import kernel
 from flightstore.memory.clients import ClientInfo, Clients
@@ -133,6 +134,7 @@ def _check_inside(directory: str, control: Control) -> list[Finding]:
         ]
         found.append(check_readers(sorted({*catalog.lagging_readers(), *stopped}, key=lambda one: -one[1])))
         found.append(check_catalog(catalog.used_bytes(), catalog.map_bytes))
+        found += examine_spilling(connection)
     finally:
         release_connection(connection)
     return found

@@ -155,6 +155,7 @@ def _usage(
     places = tuple(
         place for extent in dict.fromkeys(record.extents) if (place := _place(extent, spills)) is not None
     )
+    moving = any(place.spill and spills[place.spill].writer for place in places)
     candidate = EvictionCandidate(
         id=ObjectID(key[5:] if key[:1] != keys.DYING else key[1:]),
         session=session,
@@ -171,7 +172,7 @@ def _usage(
         record.serial,
         places,
         evictable=mine and candidate.evictable,
-        spillable=mine and not record.flags & FLAG_REPLICA,
+        spillable=mine and not moving and not record.flags & FLAG_REPLICA,
         idle=record.serial not in held and not record.pins,
         members=tuple(member.serial for member in record.members),
         used_by=record.used_by,

@@ -16,7 +16,7 @@ import time
 
 from flightstore.catalog import keys
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import QuotaExceeded
+from flightstore.errors import QuotaExceeded, SpillFailed
 from flightstore.lifecycle import pressure, recovery, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.pressure import Effort
@@ -68,15 +68,19 @@ def make_room_in_session(conn: Connection, over: OverQuota, deadline: float | No
         effort: On whose behalf, and how far it may go.
 
     Raises:
-        QuotaExceeded: there is no room, and waiting is over.
+        QuotaExceeded: there is no room, and waiting is over; SpillFailed where spilling could have helped.
     """
     if over.nbytes > over.quota_bytes:
         raise _exceeded(conn, over)
     seen = conn.control.bell(Control.ROOM_BELL)
     recovery.recover(conn, thorough=False)
     lacking = _used(conn, over.session) + over.nbytes - over.quota_bytes
-    if lacking <= 0 or pressure.relieve_session(conn, lacking, effort):
-        return
+    try:
+        if lacking <= 0 or pressure.relieve_session(conn, lacking, effort):
+            return
+    except SpillFailed:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise
     left = _POLL_S if deadline is None else deadline - time.monotonic()
     if left <= 0:
         raise _exceeded(conn, over)

@@ -3,8 +3,8 @@
 A get makes no room: it neither evicts nor spills. So the bytes come back into the arena when they fit into
 what is free. Else a file of a local storage is mapped where it is; one of another storage is read into
 private memory. In each case the checksum is compared before anybody sees a byte; a file that is missing or
-damaged is ObjectLost, and a storage that does not answer is SpillFailed: there is nothing lost, and one may
-try again.
+damaged is ObjectLost; a storage that does not answer, whose directory is missing, or whose scheme is not
+known here is SpillFailed: there is nothing lost, and one may try again.
 
 Requires a lease on an object that lists the extent, published before: then its spill record stays, and bytes
 that are in memory stay there (lifecycle.spilling).
@@ -15,18 +15,19 @@ so a death on the way is what recovery knows. When two restore the same bytes, t
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import zlib
 
 import pyarrow as pa
 
-from flightstore.abc.storage import masked_url
+from flightstore.abc.storage import SpillStorage, masked_url
 from flightstore.catalog import keys
 from flightstore.catalog.records import Extent
 from flightstore.catalog.scopes import SpillRecord, decode_session, decode_spill
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.errors import FlightStoreError, ObjectLost, SpillDamaged, SpillFailed
+from flightstore.errors import CatalogFull, FlightStoreError, ObjectLost, SpillDamaged, SpillFailed
 from flightstore.lifecycle import extents, room, sealing, spilling
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.sealing import NewObject
@@ -50,7 +51,8 @@ def buffer_of(conn: Connection, object_id: ObjectID, extent: Extent, lease: Leas
     number = extent.offset
     record = _settled(conn, number)
     if record.offset < 0:
-        record = _restored(conn, object_id, number, record)
+        with contextlib.suppress(CatalogFull):  # what is not recorded can be read from where it is
+            record = _restored(conn, object_id, number, record)
     if record.offset >= 0:
         return pa.foreign_buffer(conn.arena.address + record.offset, record.length, lease)
     return _outside(conn, object_id, record, lease)
@@ -128,7 +130,7 @@ def _hand_over(tx: WriteTransaction, number: int, new: NewObject, extent: Extent
 
 def _outside(conn: Connection, object_id: ObjectID, record: SpillRecord, lease: Lease) -> pa.Buffer:
     """The bytes outside of the arena: the file itself, mapped, or a private copy."""
-    path = storage_for(record.location).local_path(spilling.file_name(conn, record.file))
+    path = _storage_of(object_id, record).local_path(spilling.file_name(conn, record.file))
     if path is None:
         buffer = pa.allocate_buffer(record.length)
         _read_checked(conn, object_id, record, memoryview(buffer).cast("B"))
@@ -144,12 +146,14 @@ def _mapped_file(conn: Connection, object_id: ObjectID, record: SpillRecord, pat
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise _lost(object_id, record, error) from error
+        raise _not_opened(object_id, record, path, error) from error
     try:
         status = os.fstat(descriptor)
         if status.st_size != record.length:
             raise _lost(object_id, record, f"its file has {status.st_size:,} bytes")
         pages = pa.py_buffer(mmap.mmap(descriptor, record.length, prot=mmap.PROT_READ))
+    except OSError as error:
+        raise _unreadable(object_id, record, error) from error
     finally:
         os.close(descriptor)
     seen = (status.st_ino, status.st_mtime_ns)
@@ -168,16 +172,35 @@ def _read_checked(conn: Connection, object_id: ObjectID, record: SpillRecord, ta
 
 
 def _read(conn: Connection, object_id: ObjectID, record: SpillRecord, target: memoryview) -> None:
-    storage, name = storage_for(record.location), spilling.file_name(conn, record.file)
+    storage, name = _storage_of(object_id, record), spilling.file_name(conn, record.file)
     for left in reversed(range(_TRIES)):
         try:
             storage.read_into(name, target)
             return
-        except (FileNotFoundError, SpillDamaged) as error:
+        except SpillDamaged as error:
             raise _lost(object_id, record, error) from error
+        except FileNotFoundError as error:
+            raise _not_opened(object_id, record, storage.local_path(name), error) from error
         except OSError as error:
             if not left:
                 raise _unreadable(object_id, record, error) from error
+
+
+def _storage_of(object_id: ObjectID, record: SpillRecord) -> SpillStorage:
+    try:
+        return storage_for(record.location)
+    except FlightStoreError as error:  # its scheme is known where it was spilled, and not here
+        raise _unreadable(object_id, record, error, error.hint) from error
+
+
+def _not_opened(
+    object_id: ObjectID, record: SpillRecord, path: str | None, error: OSError
+) -> ObjectLost | SpillFailed:
+    """A file that is missing is lost, but not one whose whole directory is: that may come back."""
+    there = path is None or os.path.isdir(os.path.dirname(path))
+    if isinstance(error, FileNotFoundError) and there:
+        return _lost(object_id, record, error)
+    return _unreadable(object_id, record, error)
 
 
 def _lost(object_id: ObjectID, record: SpillRecord, reason: object) -> ObjectLost:
@@ -188,10 +211,13 @@ def _lost(object_id: ObjectID, record: SpillRecord, reason: object) -> ObjectLos
     )
 
 
-def _unreadable(object_id: ObjectID, record: SpillRecord, error: OSError) -> SpillFailed:
+def _unreadable(
+    object_id: ObjectID, record: SpillRecord, error: Exception, hint: str | None = None
+) -> SpillFailed:
     failure = SpillFailed(
         f"the payload of {object_id} could not be read from {masked_url(record.location)}: {error}",
-        hint="it is not lost: try again once the storage answers",
+        hint=hint or "it is not lost: try again once the storage answers",
     )
+    failure.url = masked_url(record.location)
     failure.asked_bytes = record.length
     return failure

@@ -88,7 +88,7 @@ def _make_room(
         if _grow(conn, nbytes, align) or _punch_and_grow(conn, nbytes, align):
             return False
     except _NotBacked as error:
-        refusal = error
+        refusal = error.with_traceback(None)  # which refers to this frame
         if _punch_for_memory(conn, nbytes, align):
             return False
     if recovery.recover(conn, thorough=False).freed_bytes:
@@ -99,7 +99,7 @@ def _make_room(
         if pressure.relieve(conn, nbytes, effort):
             return False
     except SpillFailed as error:
-        refusal = error
+        refusal = error.with_traceback(None)  # which refers to this frame
     _wait_for_room(conn, nbytes, align, deadline, patience, refusal)
     return False
 
@@ -374,6 +374,8 @@ def _explained(conn: Connection, nbytes: int, refusal: _NotBacked | SpillFailed 
     if refusal is not None:
         error.message += f"; {refusal.args[0]}"
         error.hint = refusal.hint
+    if isinstance(error, SpillFailed) and isinstance(refusal, SpillFailed):
+        error.url, error.free_bytes = refusal.url, refusal.free_bytes
     return error
 
 

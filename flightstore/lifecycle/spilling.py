@@ -19,14 +19,18 @@ Steps, and what a process that dies behind each leaves:
    whoever sees it under the lock.)
 
 A file that nobody needs any more is *doomed*: recorded in the commit that drops its record, and forgotten
-when it has been removed. Pins, and who is held, are looked at again in step 3: nothing is unpinned or dropped
-because a spill has begun.
+when it has been removed. Since a storage that does not answer would let these records fill the catalog,
+nothing is announced for it once there are many, unless it takes a file as a trial. Pins, and who is held, are
+looked at again in step 3: nothing is unpinned or dropped because a spill has begun.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,9 +48,9 @@ from flightstore.catalog.records import (
 )
 from flightstore.catalog.scopes import SPILLED, SpillRecord, decode_spill
 from flightstore.catalog.transaction import WriteTransaction, spilled_extent
-from flightstore.errors import FlightStoreError, InvalidArgument, SpillFailed
+from flightstore.errors import FlightStoreError, InvalidArgument, SpillFailed, StoreClosed
 from flightstore.lifecycle import extents
-from flightstore.lifecycle.choosing import Policy, Unit, plan_spill
+from flightstore.lifecycle.choosing import Place, Policy, Unit, plan_spill
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.eviction import read_usage
 from flightstore.lifecycle.storages import storage_for
@@ -66,6 +70,9 @@ __all__ = [
 
 SETTING = "spill"
 _BATCH = 512  # extents spilled before the memory of the first is freed
+_TRIES = 3  # for each file
+_MOST_DOOMED = 512  # so many files that a storage does not remove are taken for a storage that does nothing
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _replace = msgspec.structs.replace
 
 
@@ -112,6 +119,8 @@ class _Move:
     write: bool
     """Whether its file is yet to be written."""
     checksum: int = 0
+    begun: bool = False
+    """Whether the storage was asked to write it: there may be something to remove."""
 
 
 def spill(
@@ -134,41 +143,97 @@ def spill(
 
     Raises:
         SpillFailed: a file could not be written, and nothing became free. Nothing is lost.
+        CatalogFull: it has no room for records of what is spilled.
     """
     url = spill_url(conn)
     if url is None:
         return 0
-    storage = storage_for(url)
+    storage = _storage_that_answers(conn, url)
+    if conn.counters is not None and conn.counters.doomed:
+        remove_doomed(conn)
     freed = 0
+    failures: list[SpillFailed] = []  # a list, so that none refers to a frame that refers to it
+    fits: Callable[[Place], bool] | None = None
     chosen = frozenset(only)
     while wanted_bytes is None or freed < wanted_bytes:
         left = None if wanted_bytes is None else wanted_bytes - freed
-        units = plan_spill(read_usage(conn, session), left, policy)
+        units = plan_spill(read_usage(conn, session), left, policy, fits=fits)
         units = [unit for unit in units if not chosen or any(one.serial in chosen for one in unit.users)]
         if not units:
             break
-        done, failure = _spill_units(conn, storage, units[: conn.catalog.batch(_BATCH)])
+        known = len(failures)
+        done = _spill_all(conn, storage, units, failures)
         freed += done
-        if failure is not None and not freed:
-            raise failure
-        if not done:
-            break  # all of them were taken up meanwhile, or the storage is full
+        if len(failures) > known and _is_full(failures[-1]):
+            fits = _fitting(conn, min(failures[-1].asked_bytes // 2, failures[-1].free_bytes))
+        elif not done:
+            break  # all of them were taken up meanwhile
+    if failures and not freed:
+        raise failures.pop()
     return freed
 
 
+def _spill_all(
+    conn: Connection, storage: SpillStorage, units: Sequence[Unit], failures: list[SpillFailed]
+) -> int:
+    """Spill planned units, some at a time, until one fails; returns the bytes that became free."""
+    known, freed, at = len(failures), 0, 0
+    while at < len(units) and len(failures) == known:
+        some = units[at : at + conn.catalog.batch(_BATCH)]
+        freed += _spill_units(conn, storage, some, failures)
+        at += len(some)
+    return freed
+
+
+def _storage_that_answers(conn: Connection, url: str) -> SpillStorage:
+    """The storage of that URL, tried first when it has let many files lie that were to be removed.
+
+    Raises:
+        SpillFailed: this process does not know its scheme, or it does not answer.
+    """
+    try:
+        storage = storage_for(url)
+    except FlightStoreError as error:
+        raise _failure(url, "nothing can be spilled to", error, error.hint) from error
+    if conn.counters is not None and conn.counters.doomed > _MOST_DOOMED:
+        locations = [location for _, location in conn.catalog.items(keys.DOOMED)]
+        if locations.count(url.encode()) > _MOST_DOOMED:
+            name = f"{conn.control.identity.nonce.hex()}-trial-{conn.client:016x}"
+            try:
+                storage.write(name, [])
+                storage.remove(name)
+            except (OSError, FlightStoreError) as error:
+                raise _failure(url, "nothing can be spilled to", error) from error
+    return storage
+
+
+def _fitting(conn: Connection, longest_bytes: int) -> Callable[[Place], bool]:
+    """For a storage that is full: whether an extent is short enough, or has a file there already."""
+    spills = conn.catalog.items(keys.SPILL)
+    written = {int.from_bytes(key[1:], "big") for key, raw in spills if decode_spill(raw).location}
+    return lambda place: place.length <= longest_bytes or place.spill in written
+
+
+def _is_full(failure: SpillFailed) -> bool:
+    return isinstance(failure.__cause__, OSError) and failure.__cause__.errno in _NO_ROOM
+
+
 def _spill_units(
-    conn: Connection, storage: SpillStorage, units: Sequence[Unit]
-) -> tuple[int, SpillFailed | None]:
-    """Spill these units; returns the bytes that became free, and what went wrong."""
+    conn: Connection, storage: SpillStorage, units: Sequence[Unit], failures: list[SpillFailed]
+) -> int:
+    """Spill these units; returns the bytes that became free. What goes wrong is added to `failures`."""
     stay = conn.leases.stay()  # what is announced lives as long as its client file
     moves: list[_Move] = []
     concluded: list[_Move] = []
     try:
         conn.write(lambda tx: _announce(conn, tx, storage.url, units, moves))
-        written, failure = _write_files(conn, storage, moves)
+        written = _write_files(conn, storage, moves, failures)
         freed = conn.exclusive(lambda: _drop(conn, written))
         concluded = written
-        return freed, failure
+        return freed
+    except StoreClosed:
+        _remove_begun(conn, storage, moves)
+        raise
     finally:
         _take_back(conn, [move for move in moves if move not in concluded])
         for move in concluded:
@@ -177,21 +242,31 @@ def _spill_units(
 
 
 def _write_files(
-    conn: Connection, storage: SpillStorage, moves: Sequence[_Move]
-) -> tuple[list[_Move], SpillFailed | None]:
+    conn: Connection, storage: SpillStorage, moves: Sequence[_Move], failures: list[SpillFailed]
+) -> list[_Move]:
     """Write the files that are not there yet, until one fails; returns the moves whose files are there."""
     written: list[_Move] = []
-    failure = None
+    failed = False
     for move in moves:
         try:
-            if move.write and failure is None:
+            if move.write and not failed:
                 move.checksum = _write_file(conn, storage, move)
             elif move.write:
                 continue
             written.append(move)
         except (OSError, FlightStoreError) as error:
-            failure = _failed(storage, move, error)
-    return written, failure
+            failed = True
+            failures.append(_failed(storage, move, error))
+    return written
+
+
+def _remove_begun(conn: Connection, storage: SpillStorage, moves: Sequence[_Move]) -> None:
+    """Remove files that were written while the store was destroyed: whoever did that did not see them."""
+    if conn.control.destroyed:
+        for move in moves:
+            with contextlib.suppress(OSError, FlightStoreError):
+                if move.begun:
+                    storage.remove(file_name(conn, move.file))
 
 
 def _take_back(conn: Connection, moves: Sequence[_Move]) -> None:
@@ -204,14 +279,25 @@ def _take_back(conn: Connection, moves: Sequence[_Move]) -> None:
 
 
 def _failed(storage: SpillStorage, move: _Move, error: Exception) -> SpillFailed:
-    free = storage.free_bytes()
-    failure = SpillFailed(
-        f"{move.extent.length:,} bytes could not be spilled to {masked_url(storage.url)}: {error}",
-        hint="make room there, or configure another spill storage",
-    )
+    free = None
+    with contextlib.suppress(OSError, FlightStoreError):
+        free = storage.free_bytes()
+    failure = _failure(storage.url, f"{move.extent.length:,} bytes could not be spilled to", error)
+    if free is not None:
+        failure.message += f"; {free:,} bytes are free there"
+        failure.args = (failure.message,)
     failure.asked_bytes = move.extent.length
     failure.free_bytes = free or 0
-    failure.__cause__ = error
+    failure.__cause__ = error.with_traceback(None)
+    return failure
+
+
+def _failure(url: str, what: str, error: Exception, hint: str = "") -> SpillFailed:
+    failure = SpillFailed(
+        f"{what} {masked_url(url)}: {error}",
+        hint=hint or "make room there, or configure another spill storage",
+    )
+    failure.url = masked_url(url)
     return failure
 
 
@@ -222,6 +308,8 @@ def _announce(
     conn: Connection, tx: WriteTransaction, location: str, units: Sequence[Unit], moves: list[_Move]
 ) -> None:
     moves.clear()
+    if conn.catalog.is_nearly_full():
+        raise conn.catalog_full()  # what is left is for deletes
     noted: set[int] = set()
     for unit in units:
         move = _announce_unit(conn, tx, location, unit, noted)
@@ -302,7 +390,14 @@ def _rewrite(tx: WriteTransaction, session: int, object_id: bytes, record: Objec
 def _write_file(conn: Connection, storage: SpillStorage, move: _Move) -> int:
     """Write the file; returns the checksum of what was to be written."""
     view = conn.arena.readable(move.extent.offset, move.extent.length)
-    storage.write(file_name(conn, move.file), [view])
+    move.begun = True
+    for left in reversed(range(_TRIES)):
+        try:
+            storage.write(file_name(conn, move.file), [view])
+            break
+        except OSError as error:
+            if not left or error.errno in _NO_ROOM:
+                raise
     return zlib.crc32(view)
 
 
@@ -387,15 +482,16 @@ def _taking_back(conn: Connection, move: _Move) -> Callable[[WriteTransaction], 
             return
         record = tx.spill(move.number)
         if move.write and record is not None and (record.file, record.writer) == (move.file, conn.client):
-            undo_writing(tx, move.number, record)
+            undo_writing(tx, move.number, record, begun=move.begun)
         del conn.spilling[move.file]
 
     return undo
 
 
-def undo_writing(tx: WriteTransaction, number: int, record: SpillRecord) -> None:
-    """A file is not going to be finished: doom it, and take its writer off the record."""
-    tx.put_doomed(record.file, record.location)
+def undo_writing(tx: WriteTransaction, number: int, record: SpillRecord, *, begun: bool = True) -> None:
+    """A file is not going to be finished: doom it if it was begun, and take its writer off the record."""
+    if begun:
+        tx.put_doomed(record.file, record.location)
     tx.put_spill(number, _replace(record, location="", file=0, writer=0))
     extents.give_back(tx, [spilled_extent(number, record.length)])
 
@@ -419,19 +515,33 @@ def undo_left(conn: Connection, tx: WriteTransaction, living: set[int], *, unmar
 
 
 def remove_doomed(conn: Connection) -> int:
-    """Remove doomed files; returns how many. What cannot be removed now stays recorded."""
+    """Remove doomed files; returns how many. What cannot be removed now stays recorded.
+
+    A storage that fails a few times is left alone: each of its answers may take long.
+    """
     doomed = conn.catalog.items(keys.DOOMED)
     removed = []
+    failures: Counter[bytes] = Counter()
     for key, location in doomed:
         file = int.from_bytes(key[1:], "big")
-        with contextlib.suppress(OSError, FlightStoreError):
-            storage, name = storage_for(location.decode()), file_name(conn, file)
-            storage.remove_unfinished(name)
-            storage.remove(name)
+        if failures[location] >= _TRIES:
+            continue
+        try:
+            _remove_file(storage_for(location.decode()), file_name(conn, file))
             removed.append(file)
+        except (OSError, FlightStoreError):
+            failures[location] += 1
     if removed:
         conn.write(lambda tx: _forget_doomed(tx, removed))
     return len(removed)
+
+
+def _remove_file(storage: SpillStorage, name: str) -> None:
+    """Remove a file; an error where its whole directory is missing, which may come back with the file."""
+    path = storage.local_path(name)
+    if path is not None:
+        os.stat(os.path.dirname(path))
+    storage.remove(name)
 
 
 def _forget_doomed(tx: WriteTransaction, files: Sequence[int]) -> None:

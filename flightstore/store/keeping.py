@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flightstore.abc.keeping import AbstractKeeping
 from flightstore.errors import InvalidArgument
-from flightstore.lifecycle import eviction, pinning, reading, spilling
+from flightstore.lifecycle import eviction, pinning, reading, recovery, spilling
 from flightstore.lifecycle.choosing import Policy, policy_named
 from flightstore.lifecycle.pressure import policy_of
 from flightstore.store.attached import Attached, listed
@@ -31,6 +31,7 @@ class Keeping(Attached, AbstractKeeping):
         conn = self._conn
         if nbytes is not None and nbytes < 0:
             raise InvalidArgument(f"{nbytes} is not a number of bytes")
+        recovery.recover(conn, thorough=False)  # the dead hold nothing
         return eviction.evict(
             conn, nbytes, policy_of(conn, self._session), session=self._session, recursive=recursive
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -29,3 +30,4 @@ def store(store_dir: str) -> Iterator[flightstore.Store]:
         made.recover()
         assert made.fsck() == []
     made.close()
+    gc.collect()  # exceptions that were caught hold leases, and so the store, in cycles with their frames

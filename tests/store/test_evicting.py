@@ -249,3 +249,22 @@ def test_processes_that_evict_each_others_objects(store: fs.Store) -> None:
     assert store.fsck() == []
     store.evict()
     assert store.stats().used_bytes == 0
+
+
+@pytest.mark.req("API-9", "INV-2")
+def test_what_a_dead_process_held_is_evicted(store: fs.Store) -> None:
+    found = fill(store, evictable=True)
+    with Gate("held") as held:
+
+        def hold(path: str) -> None:
+            with fs.connect(path) as mine:
+                view = mine.get(found[0]).value()
+                held.open()
+                Gate("never").wait(60)
+                del view
+
+        with start(hold, store.path) as process:
+            held.wait()
+            assert store.evict() == 15 * MIB
+            process.kill()
+            assert store.evict() == MIB
