@@ -90,6 +90,7 @@ def _move(hand: Hand) -> None:
     name = hand.chance.choices(names, [MOVES[one][0] for one in names])[0]
     hand.board.count(hand.row, f"move {name}")
     hand.board.begin(hand.row, name)
+    hand.move = name
     try:
         _interruptible(lambda: MOVES[name][1](hand))
     except KeyboardInterrupt:
