@@ -91,8 +91,9 @@ class Connection:
         """What an interrupt or a finalizer left to be undone: the next write that commits does it first."""
         self.moving: dict[int, list[int]] = {}
         """Starts of ranges whose backing a thread of this process is changing; see lifecycle.room."""
-        self.spilling: dict[int, object] = {}
-        """Numbers of spill files that a thread of this process is writing; see lifecycle.spilling."""
+        self.spilling: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        """Numbers of spill files that a thread of this process is writing, while it is at it: what an
+        interrupt makes it forget goes by itself; see lifecycle.spilling."""
         self.policies: dict[int, Any] = {}
         """Eviction policies that this process uses, by session; see lifecycle.choosing."""
         self.verified_spills: dict[int, tuple[int, int]] = {}

@@ -104,7 +104,7 @@ def file_name(conn: Connection, number: int) -> str:
     return f"{conn.control.identity.nonce.hex()}-{number:016x}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Move:
     """One extent on its way out of memory."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from flightstore.abc.batches import AbstractBatch, AbstractBatching, BatchRef
 from flightstore.catalog.keys import check_name
@@ -67,15 +67,7 @@ class Batch(AbstractBatch):
         return f"{self._home[0].hex()}:{self._number}"
 
     def activate(self) -> AbstractContextManager[Self]:
-        return self._activated()
-
-    @contextlib.contextmanager
-    def _activated(self) -> Iterator[Self]:
-        current.enter(self)
-        try:
-            yield self
-        finally:
-            current.leave(self)
+        return _Activation(self)
 
     def keep(self, objects: Refs) -> None:
         store = self._store
@@ -98,13 +90,26 @@ class Batch(AbstractBatch):
         return BatchInfo(self._number, self._name, "ended", 0, 0, parent, (), 0, None, self._home[1])
 
     def __enter__(self) -> Self:
-        current.enter(self)
-        return self
+        try:
+            current.enter(self)
+            return self
+        except BaseException:  # interrupted: what is put afterwards must not go with this batch
+            current.leave(self)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        current.leave(self)
+        try:
+            current.leave(self)
+        except BaseException:
+            current.leave(self)
+            self._end_at_exit()
+            raise
+        self._end_at_exit()
+
+    def _end_at_exit(self) -> None:
+        """What the end of a block does with the batch itself."""
         if self._pid != os.getpid():
             return  # in a forked child, which the batch does not belong to
         with contextlib.suppress(BatchEnded, StoreClosed):  # it ended in another way meanwhile
@@ -130,6 +135,33 @@ class Batch(AbstractBatch):
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
         return f"<Batch {self._number}{name} of {self._path}>"
+
+
+_B = TypeVar("_B", bound=Batch)
+
+
+class _Activation(AbstractContextManager[_B]):
+    """A block in which a batch is current, and that ends nothing. No generator: one that is interrupted as it
+    ends would leave its batch current.
+    """
+
+    def __init__(self, batch: _B) -> None:
+        self._batch = batch
+
+    def __enter__(self) -> _B:
+        try:
+            current.enter(self._batch)
+            return self._batch
+        except BaseException:
+            current.leave(self._batch)
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            current.leave(self._batch)
+        except BaseException:
+            current.leave(self._batch)
+            raise
 
 
 def _arrived(path: str, home: tuple[bytes, int], number: int) -> Batch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-__all__ = ["Scope", "any_entered", "current", "enter", "leave"]
+__all__ = ["Scope", "any_entered", "current", "enter", "forget_all", "leave"]
 
 
 class Scope(Protocol):
@@ -48,6 +48,11 @@ def current(nonce: bytes, session: int) -> Scope | None:
 def enter(scope: Scope) -> None:
     """Make a batch the current one of its session."""
     _entered.set((*_entered.get(), scope))
+
+
+def forget_all() -> None:
+    """Leave all batches of this context, whoever entered them."""
+    _entered.set(())
 
 
 def leave(scope: Scope) -> None:

@@ -129,9 +129,9 @@ class Ledger:
         path = os.path.join(directory, f"{os.getpid()}-{time.monotonic_ns()}")
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def write(self, sign: str, name: str, head: int = 0) -> None:
-        """Append a line; it is there, whoever is killed afterwards."""
-        os.write(self._fd, f"{sign} {name} {head}\n".encode())
+    def write(self, sign: str, name: str, head: int = 0, note: str = "-") -> None:
+        """Append a line; it is there, whoever is killed afterwards. `note` is for people: one word."""
+        os.write(self._fd, f"{sign} {name} {head} {note}\n".encode())
 
     def close(self) -> None:
         """Give up the descriptor."""
@@ -148,6 +148,8 @@ class Expected:
     """Whether it must be there."""
     gone: bool = False
     """Whether it must not be there."""
+    lines: list[str] = field(default_factory=list)
+    """All that the ledger says, for people."""
 
 
 def read_ledgers(directory: str) -> dict[str, Expected]:
@@ -155,8 +157,9 @@ def read_ledgers(directory: str) -> dict[str, Expected]:
     found: dict[str, Expected] = {}
     for path in sorted(Path(directory).iterdir()):
         for line in path.read_text().splitlines():
-            sign, name, head = line.split(" ")
+            sign, name, head, note = line.split(" ")
             entry = found.setdefault(name, Expected())
+            entry.lines.append(f"{sign} {int(head):#x} {note}")
             if sign == "+":
                 entry.heads.add(int(head))
                 entry.gone = False

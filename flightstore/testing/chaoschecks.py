@@ -23,7 +23,7 @@ from flightstore.testing.stresspattern import blocks_problem
 __all__ = ["Checker"]
 
 _MOST_ORPHANS = 60
-_TRIES = 40  # recoveries, or reads, until a storage that fails now and then has done what it is asked
+_TRIES = 40  # until a storage that fails now and then has done what it is asked
 
 
 class Checker:
@@ -153,7 +153,9 @@ class Checker:
                 failures.append(f"protected: {error}")
             except ObjectNotFound:
                 if expected.must and name not in self._removed:
-                    failures.append(f"the protected object {name} is lost")
+                    failures.append(
+                        f"the protected object {name} is lost: {expected.lines}{_history(store, name)}"
+                    )
         return failures
 
     def _keep_session(self, store: Any) -> list[str]:
@@ -169,6 +171,14 @@ class Checker:
         infos = store.list()
         self.checked += len(infos)
         return _problems(store, [info.id for info in infos])
+
+
+def _history(store: Any, name: str) -> str:
+    """What the log of events still tells of a name, and what is there that once had it."""
+    with store.subscribe(name, since=0) as subscription:
+        events = list(iter(subscription.poll, None))
+    ids = {event.id for event in events if event.id}
+    return f"; events {events}; still there by id: {[one for one in ids if one in store]}"
 
 
 def _got(store: Any, ref: Any) -> Any:

@@ -99,6 +99,8 @@ class Hand:
     batches: list[Any] = field(default_factory=list)
     sessions: list[Any] = field(default_factory=list)
     serial: int = 0
+    move: str = "-"
+    """What it is at."""
 
     def head(self) -> int:
         return self.chance.getrandbits(54) | 1
@@ -165,9 +167,9 @@ class Hand:
     @contextlib.contextmanager
     def protecting(self, name: str, head: int) -> Iterator[None]:
         """Announce that a protected object is made, and that it is."""
-        self.ledger.write("+", name, head)
+        self.ledger.write("+", name, head, self.move)
         yield
-        self.ledger.write("=", name, head)
+        self.ledger.write("=", name, head, self.move)
         self.own[name] = head
 
 

@@ -24,6 +24,7 @@ from types import FrameType
 
 import flightstore
 from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
+from flightstore.store import current
 from flightstore.testing.chaosboard import Board, Ledger
 from flightstore.testing.chaosmoves import EXPECTED, MOVES, Hand, Wrong
 from flightstore.types import Event
@@ -37,7 +38,17 @@ INTERRUPT = signal.SIGUSR1
 SETTLED = -1
 """The gate's number while all is recovered, and the follower compares its books."""
 _FORK_SHARE = 0.004
-_OUTCOMES = ("other", "checked", "forks", "interrupts", "failures", "events", "SpillFailed", *EXPECTED)
+_OUTCOMES = (
+    "other",
+    "checked",
+    "forks",
+    "interrupts",
+    "stuck at exit",
+    "failures",
+    "events",
+    "SpillFailed",
+    *EXPECTED,
+)
 COUNTERS = (*_OUTCOMES, *(f"move {name}" for name in MOVES))
 """What is counted."""
 _GROWTH_BYTES = 80 << 20
@@ -90,11 +101,13 @@ def _move(hand: Hand) -> None:
     name = hand.chance.choices(names, [MOVES[one][0] for one in names])[0]
     hand.board.count(hand.row, f"move {name}")
     hand.board.begin(hand.row, name)
+    hand.move = name
     try:
         _interruptible(lambda: MOVES[name][1](hand))
     except KeyboardInterrupt:
         hand.board.count(hand.row, "interrupts")
         hand.board.add(hand.row, " interrupted")
+        _leave_batches(hand)
         hand.own.clear()  # what became of the one at hand is not known; the ledger says what must be there
         try:
             hand.store.contains("never")
@@ -113,16 +126,32 @@ def _move(hand: Hand) -> None:
         hand.board.conclude(hand.row)
 
 
+def _leave_batches(hand: Hand) -> None:
+    """No batch is current after an interrupt, or all that is put afterwards would go with it."""
+    with contextlib.suppress(StoreClosed):
+        if hand.store.current_batch() is not None:
+            if not _at_exit:
+                raise Wrong(f"a batch stayed current after an interrupt in {_where}")
+            hand.board.count(hand.row, "stuck at exit")
+            current.forget_all()
+
+
 _armed = False
+_where = ""
+_at_exit = False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Interrupt the move, unless it is in a finalizer: Python drops what is raised there, and with it the
     rest of the finalizer, so that a lease or handle stays as long as its process.
     """
-    global _armed
+    global _armed, _where, _at_exit
     if _armed and not _in_finalizer(frame):
         _armed = False  # once a move: what follows it must not be interrupted
+        code = frame.f_code if frame is not None else _interrupt.__code__
+        _where = f"{code.co_filename} {code.co_name}, line {frame.f_lineno if frame is not None else 0}"
+        # Python itself loses an __exit__ that is interrupted before its first line.
+        _at_exit = code.co_name == "__exit__" and frame is not None and frame.f_lineno == code.co_firstlineno
         raise KeyboardInterrupt
 
 

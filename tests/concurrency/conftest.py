@@ -88,8 +88,8 @@ def no_process_left() -> Iterator[None]:
 
 def _children() -> set[int]:
     """Processes that this one has forked and not waited for."""
-    return {
-        int(child)
-        for task in Path("/proc/self/task").iterdir()
-        for child in (task / "children").read_text().split()
-    }
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
