@@ -186,7 +186,7 @@ def _check_extents(picture: _Picture) -> Iterator[Finding]:
     for record in picture.records:
         references.update(Extent(*extent) for extent in record.extents)
     for number, spill in picture.spills.items():
-        references[spilled_extent(number, spill.length)] += 0
+        references[spilled_extent(number, spill.length)] += bool(spill.writer)
         if spill.offset >= 0:
             references[Extent(ARENA_FILE, spill.offset, spill.length)] += 1
     for extent, use in picture.extents:
@@ -369,6 +369,9 @@ def _check_clients(conn: Connection, picture: _Picture) -> Iterator[Finding]:
             yield Finding("clients", f"a dead client waits for room with ticket {ticket}", recoverable=True)
         if ticket >= picture.counters.next_ticket:
             yield Finding("clients", f"the ticket {ticket} was not given out yet")
+    for number, spill in picture.spills.items():
+        if spill.writer and spill.writer not in living:
+            yield Finding("clients", f"a dead client was writing spill {number}", recoverable=True)
     known = {record.serial for record in picture.records}
     for serial, count in conn.clients.counts().items():
         if serial not in known and serial < picture.counters.next_serial and _settled(conn, serial):

@@ -50,3 +50,23 @@ def test_an_announcement_that_nobody_took_back_is_found_by_recover(
     store.recover()
     assert store.stats().used_bytes == 0
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.req("INV-8")
+def test_a_spill_under_way_is_no_damage(store: flightstore.Store, tmp_path: Path) -> None:
+    store.put(b"x" * 70_000, "a")
+    store.set_spill(str(tmp_path))
+    findings = []
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "_write_file":
+            sys.settrace(before)
+            findings.append(store.fsck())
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        store.spill("a")
+    finally:
+        sys.settrace(before)
+    assert findings == [[]]
