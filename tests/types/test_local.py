@@ -24,6 +24,27 @@ from .portable import pack, unpack
 CAPACITY = "64MiB"
 
 
+class LocalSuite(TypeSuite):
+    """A store on this machine, in which every buffer is aligned."""
+
+    aligned = True
+    store: fs.Store
+
+    @pytest.fixture(scope="class", autouse=True)
+    @staticmethod
+    def local_store(request: pytest.FixtureRequest) -> Iterator[fs.Store]:
+        """A store for all tests of the class; empty and consistent when they are done."""
+        parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
+        with fs.connect(f"{parent}/store", capacity=CAPACITY) as store:
+            request.cls.store = store
+            yield store
+            store.recover()
+            assert store.fsck() == []
+            assert store.list() == []
+            store.destroy()
+        shutil.rmtree(parent)
+
+
 class SameProcess(StoreTypeSuite):
     aligned = True
 
@@ -75,26 +96,10 @@ def answer(store: fs.Store, question: Question) -> bytes:
     return b""
 
 
-class OtherProcess(TypeSuite):
-    """A store, in which every buffer is aligned, and a process beside this one."""
+class OtherProcess(LocalSuite):
+    """A process beside this one."""
 
-    aligned = True
-    store: fs.Store
     connection: Connection
-
-    @pytest.fixture(scope="class", autouse=True)
-    @staticmethod
-    def local_store(request: pytest.FixtureRequest) -> Iterator[fs.Store]:
-        """A store for all tests of the class; empty and consistent when they are done."""
-        parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
-        with fs.connect(f"{parent}/store", capacity=CAPACITY) as store:
-            request.cls.store = store
-            yield store
-            store.recover()
-            assert store.fsck() == []
-            assert store.list() == []
-            store.destroy()
-        shutil.rmtree(parent)
 
     @pytest.fixture(scope="class", autouse=True)
     @staticmethod
