@@ -102,7 +102,7 @@ register_act(Act("pin", lambda store: (store.pin(["large", "held"]), store.unpin
 register_act(Act("free", lambda store: store.free(["large", "small"])))
 register_act(
     Act(
-        "evict", lambda store: store.evict(70_000), deletes=("evictable-0", "evictable-1"), arrange=_evictable
+        "evict", lambda store: store.evict(70_000), deletes=("evictable-1", "evictable-2"), arrange=_evictable
     )
 )
 register_act(

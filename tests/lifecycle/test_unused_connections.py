@@ -10,10 +10,13 @@ import flightstore as fs
 from flightstore.testing.children import child
 
 
-def open_arenas() -> list[str]:
+def open_arenas(store_dir: str) -> list[str]:
+    """Those of one store: the test's process may have inherited others."""
     links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
     return [
-        target for link in links if "/arena" in (target := os.readlink(link) if os.path.islink(link) else "")
+        target
+        for link in links
+        if f"{store_dir}/arena" in (target := os.readlink(link) if os.path.islink(link) else "")
     ]
 
 
@@ -25,11 +28,11 @@ def test_the_memory_of_a_destroyed_store_goes_with_its_last_view(store_dir: str)
         store.put(b"abc" * 1000, "kept")
         view = store.get("kept").value()
         store.destroy()
-        counts.append(len(open_arenas()))
+        counts.append(len(open_arenas(store_dir)))
         assert bytes(view) == b"abc" * 1000
         del view
         fs.connect(store_dir, capacity="1MiB").destroy()
-        counts.append(len(open_arenas()))
+        counts.append(len(open_arenas(store_dir)))
         return counts
 
     before, after = child(work)
