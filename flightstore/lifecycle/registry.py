@@ -134,7 +134,8 @@ def _close_unused() -> None:
     """
     for nonce, connection in list(_connections.items()):
         if connection.handles == 0 and connection.close():
-            del _connections[nonce]
+            # Meanwhile a finalizer may have closed another handle, and so have come here itself.
+            _connections.pop(nonce, None)
 
 
 def _before_fork() -> None:

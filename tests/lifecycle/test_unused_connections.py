@@ -7,6 +7,8 @@ import os
 import pytest
 
 import flightstore as fs
+from flightstore.lifecycle import registry
+from flightstore.lifecycle.connection import Connection
 from flightstore.testing.children import child
 
 
@@ -38,3 +40,23 @@ def test_the_memory_of_a_destroyed_store_goes_with_its_last_view(store_dir: str)
     before, after = child(work)
     assert before > 0
     assert after == 0
+
+
+@pytest.mark.req("API-1")
+def test_a_finalizer_that_closes_a_handle_while_another_is_closed(
+    store_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Connection.close
+
+    def close_twice(conn: Connection) -> bool:
+        """As when the collector runs in the middle of it, and finds a forgotten handle."""
+        monkeypatch.setattr(Connection, "close", close)
+        registry._close_unused()
+        return close(conn)
+
+    store = fs.connect(store_dir, capacity="1MiB")
+    monkeypatch.setattr(Connection, "close", close_twice)
+    store.close()
+    with fs.connect(store_dir) as again:
+        again.put(b"works", "name")
+        again.destroy()
