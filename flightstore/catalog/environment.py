@@ -105,8 +105,20 @@ class Catalog:
     def _reopen(self) -> lmdb.Environment:
         if self._end is not None and self._end_spares != threading.get_ident():
             raise type(self._end)(*self._end.args)
+        opened: list[lmdb.Environment] = []
         try:
-            env = self._open_ours()
+            return self._opened(opened)
+        except BaseException:  # interrupted, say: it must not live on in a traceback, where the next would be
+            for env in opened:  # the second one on these files in this process
+                if env is not self._env:
+                    env.close()
+            raise
+
+    def _opened(self, opened: list[lmdb.Environment]) -> lmdb.Environment:
+        """Open the environment and look whether it is of our version; `opened` gets it at once."""
+        try:
+            opened.append(self._open_ours())
+            env = opened[0]
             with env.begin() as txn:
                 raw = txn.get(keys.FORMAT)
         except lmdb.ReadonlyError as error:  # LMDB's word for a file that may not be opened for writing
@@ -121,7 +133,6 @@ class Catalog:
             ) from error
         version = int.from_bytes(raw or b"", "big")
         if version != CATALOG_VERSION:
-            env.close()
             self._guard()  # a store that is being removed: LMDB made what it did not find
             raise StoreVersionMismatch(
                 f"the catalog {self.path} has version {version}, "
