@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import pyarrow as pa
+
 import flightstore
 from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
 from flightstore.store import current
@@ -74,6 +76,9 @@ class Plan:
 def run(plan: Plan, board: Board, row: int, incarnation: int) -> None:
     """Work until the run is over, or somebody kills this process."""
     with _reporting(board, row):
+        pa.table(
+            {"n": []}
+        )  # imports pandas, if it is there: an import that is interrupted leaves half a module
         signal.signal(INTERRUPT, _interrupt)
         store = flightstore.connect(plan.store, create=False, busy_timeout=60)
         chance = random.Random(f"{plan.seed}/{row}/{incarnation}")
