@@ -517,7 +517,7 @@ def undo_left(conn: Connection, tx: WriteTransaction, living: set[int], *, unmar
 def remove_doomed(conn: Connection) -> int:
     """Remove doomed files; returns how many. What cannot be removed now stays recorded.
 
-    A storage that fails a few times is left alone: each of its answers may take long.
+    A storage that fails a few times in a row is left alone: each of its answers may take long.
     """
     doomed = conn.catalog.items(keys.DOOMED)
     removed = []
@@ -529,6 +529,7 @@ def remove_doomed(conn: Connection) -> int:
         try:
             _remove_file(storage_for(location.decode()), file_name(conn, file))
             removed.append(file)
+            failures[location] = 0
         except (OSError, FlightStoreError):
             failures[location] += 1
     if removed:

@@ -39,7 +39,7 @@ class Checker:
 
     def look(self, living: int) -> list[str]:
         """What is wrong. Processes besides this one that are connected: `living`."""
-        with flightstore.connect(self._path, create=False, busy_timeout=60) as store:
+        with flightstore.connect(self._path, create=False, busy_timeout=20) as store:
             self._settle(store)
             failures = [f"fsck: {finding}" for finding in store.fsck()]
             failures += self._accounts(store, living)
@@ -51,7 +51,7 @@ class Checker:
 
     def tidy(self) -> None:
         """End what nobody would, and delete some of what dead processes made: so rounds are alike."""
-        with flightstore.connect(self._path, create=False, busy_timeout=60) as store:
+        with flightstore.connect(self._path, create=False, busy_timeout=20) as store:
             for info in store.sessions():
                 if info.name != KEEP_SESSION and info.state == "active":
                     store.session(info.id).end()
@@ -77,7 +77,7 @@ class Checker:
     def empty(self) -> list[str]:
         """Delete everything: nothing is left in memory, or in the spill directory."""
         failures = []
-        with flightstore.connect(self._path, create=False, busy_timeout=60) as store:
+        with flightstore.connect(self._path, create=False, busy_timeout=20) as store:
             for batch in store.batches():
                 if batch.state != "ended":
                     store.destroy_batch(batch.id)

@@ -483,7 +483,7 @@ def reconnect(hand: Hand) -> None:
     if hand.chance.random() < 0.5:
         hand.sessions.clear()
     hand.store.close()
-    hand.store = flightstore.connect(hand.path, create=False, busy_timeout=60)
+    hand.store = flightstore.connect(hand.path, create=False, busy_timeout=20)
     hand.check_held()
 
 

@@ -80,7 +80,7 @@ def run(plan: Plan, board: Board, row: int, incarnation: int) -> None:
             {"n": []}
         )  # imports pandas, if it is there: an import that is interrupted leaves half a module
         signal.signal(INTERRUPT, _interrupt)
-        store = flightstore.connect(plan.store, create=False, busy_timeout=60)
+        store = flightstore.connect(plan.store, create=False, busy_timeout=20)
         chance = random.Random(f"{plan.seed}/{row}/{incarnation}")
         hand = Hand(plan.store, store, board, row, chance, Ledger(plan.ledgers), plan.spill_urls)
         children: dict[int, int] = {}
@@ -117,7 +117,7 @@ def _move(hand: Hand) -> None:
         try:
             hand.store.contains("never")
         except StoreClosed:  # it was connecting anew
-            hand.store = flightstore.connect(hand.path, create=False, busy_timeout=60)
+            hand.store = flightstore.connect(hand.path, create=False, busy_timeout=20)
     except FlightStoreError as error:
         kind = type(error).__name__
         if kind not in EXPECTED and kind != "SpillFailed":
@@ -282,7 +282,7 @@ def _reap(children: dict[int, int]) -> None:
 def follow(plan: Plan, board: Board, row: int) -> None:
     """Follow all events of the store; at each gate, what they tell must be what the store lists."""
     with _reporting(board, row):
-        store = flightstore.connect(plan.store, create=False, busy_timeout=60)
+        store = flightstore.connect(plan.store, create=False, busy_timeout=20)
         known: dict[bytes, int] | None = {}
         last = 0
         subscription = store.subscribe(since=0)
