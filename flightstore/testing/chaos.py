@@ -122,6 +122,8 @@ class _Crew:
             ending = victim.wait(deadline_s=_HANG_S)  # their rows are used again: not before they end
             if ending.hung:
                 self.failures.append(f"a forked child of a killed process hung: {describe(ending)}")
+        for number in range(row * CHILD_ROWS, (row + 1) * CHILD_ROWS):
+            self._board.conclude(self._board.rows - 1 - number)  # its children have ended, perhaps in a call
         self.kills += 1
         self.workers[row] = self._start(row)
 
