@@ -14,12 +14,11 @@ from flightstore.lifecycle.connection import Connection
 
 __all__ = ["Effort", "evictable_bytes", "policy_of", "relieve", "relieve_session", "spillable_bytes"]
 
-_LEAST_SHARE = (
-    7  # a hundred-and-twenty-eighth of the capacity: looking at all objects is not for a few bytes,
-)
-_LEAST_OBJECTS = 512  # nor for a few small ones,
+# Looking at all objects is not worth it for a few bytes, nor for a few small objects.
+_LEAST_SHARE = 7  # a hundred-and-twenty-eighth of the capacity
+_LEAST_OBJECTS = 512
 _SMALL_BYTES = 16 << 10
-_MOST_SHARE = 3  # but an eighth of the capacity is enough
+_MOST_SHARE = 3
 
 
 @dataclass(frozen=True, slots=True)

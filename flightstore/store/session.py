@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import os
-from collections.abc import Iterable
 
 from flightstore.abc import AbstractSession
 from flightstore.lifecycle import sessions
 from flightstore.lifecycle.connection import Connection
-from flightstore.store.attached import checked
 from flightstore.store.local import Store
-from flightstore.types import ObjectInfo, Ref
 
 __all__ = ["Session"]
 
@@ -53,15 +49,6 @@ class Session(Store, AbstractSession):
             StoreBusy: another process holds the writers' lock.
         """
         sessions.end(self._conn, self._session)
-
-    def delete(self, refs: Ref | Iterable[Ref], *, if_unused: bool = False) -> int:
-        several = [checked(ref) for ref in ([refs] if isinstance(refs, str | bytes) else refs)]
-        if not sessions.lives(self._conn, self._session):
-            return 0
-        return super().delete(several, if_unused=if_unused)
-
-    def list(self, pattern: str | None = None) -> builtins.list[ObjectInfo]:
-        return super().list(pattern) if sessions.lives(self._conn, self._session) else []
 
     def close(self) -> None:
         """Give up this handle. The owner's handle of an ephemeral session ends it."""
