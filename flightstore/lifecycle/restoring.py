@@ -19,6 +19,7 @@ import contextlib
 import mmap
 import os
 import zlib
+from io import FileIO
 
 import pyarrow as pa
 
@@ -144,18 +145,17 @@ def _mapped_file(conn: Connection, object_id: ObjectID, record: SpillRecord, pat
     when the file looks changed.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = FileIO(path)
     except OSError as error:
         raise _not_opened(object_id, record, path, error) from error
     try:
-        status = os.fstat(descriptor)
-        if status.st_size != record.length:
-            raise _lost(object_id, record, f"its file has {status.st_size:,} bytes")
-        pages = pa.py_buffer(mmap.mmap(descriptor, record.length, prot=mmap.PROT_READ))
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_size != record.length:
+                raise _lost(object_id, record, f"its file has {status.st_size:,} bytes")
+            pages = pa.py_buffer(mmap.mmap(file.fileno(), record.length, prot=mmap.PROT_READ))
     except OSError as error:
         raise _unreadable(object_id, record, error) from error
-    finally:
-        os.close(descriptor)
     seen = (status.st_ino, status.st_mtime_ns)
     if conn.verified_spills.get(record.file) != seen:
         if zlib.crc32(pages) != record.checksum:

@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
+from io import FileIO
 from urllib.parse import quote, unquote, urlsplit
 
 from flightstore.abc.storage import UNFINISHED, SpillStorage, check_spill_name, is_spill_name, masked_url
@@ -48,41 +49,35 @@ class LocalStorage(SpillStorage):
     @contextlib.contextmanager
     def _made_file(self, path: str) -> Iterator[int]:
         """A new file, open for writing; gone again if the block fails."""
-        fd = -1
         try:
-            fd = self._create(path)
-            os.fchmod(fd, stat.S_IMODE(os.stat(self._directory).st_mode) & 0o666)
-            yield fd
+            with self._create(path) as file:
+                os.fchmod(file.fileno(), stat.S_IMODE(os.stat(self._directory).st_mode) & 0o666)
+                yield file.fileno()
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(path)
             raise
-        finally:
-            if fd >= 0:
-                os.close(fd)
 
-    def _create(self, path: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    def _create(self, path: str) -> FileIO:
+        # A file object, not a number: an interrupt that comes while the kernel makes the file closes it.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # a killed writer's
         try:
-            return os.open(path, flags, 0o600)
+            return FileIO(path, "x")
         except FileNotFoundError:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            return os.open(path, flags, 0o600)
+            return FileIO(path, "x")
 
     def read_into(self, name: str, target: memoryview) -> None:
         target = target.cast("B") if target.nbytes else memoryview(bytearray())
-        fd = os.open(self.local_path(name), os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with FileIO(self.local_path(name)) as file:
+            fd = file.fileno()
             found = os.fstat(fd).st_size
             if found != len(target):
                 raise self._damaged(name, f"has {found:,} bytes instead of {len(target):,}")
             middle = len(target) // 2 if len(target) >= _THREADED_BYTES else len(target)
             shares = [(0, middle), (middle, len(target))] if middle < len(target) else [(0, middle)]
             run_together([partial(self._read_share, fd, name, target, *share) for share in shares])
-        finally:
-            os.close(fd)
 
     def _read_share(self, fd: int, name: str, target: memoryview, start: int, end: int, job: Job) -> None:
         while start < end and not job.stop:

@@ -54,7 +54,9 @@ _OUTCOMES = (
 COUNTERS = (*_OUTCOMES, *(f"move {name}" for name in MOVES))
 """What is counted."""
 _GROWTH_BYTES = 80 << 20
-_GROWTH_FILES = 12
+_GROWTH_FILES = 4
+"""Of its own; what it keeps open of other clients it watches is bounded by how many live."""
+_FILES_PER_CLIENT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,14 @@ def run(plan: Plan, board: Board, row: int, incarnation: int) -> None:
         chance = random.Random(f"{plan.seed}/{row}/{incarnation}")
         hand = Hand(plan.store, store, board, row, chance, Ledger(plan.ledgers), plan.spill_urls)
         children: dict[int, int] = {}
-        first: tuple[int, int] | None = None
+        first: _Footprint | None = None
         while not board.over:
             if board.gate:
                 _stand_at_gate(hand, children)
                 now = _footprint()
                 first = first or (now if board.arrived(row) > 1 else None)
                 if plan.steady and row == 0 and first:
-                    _compare(first, now)
+                    _compare(first, now, board.rows)
             elif chance.random() < _FORK_SHARE:
                 _fork(plan, hand, children)
             else:
@@ -205,17 +207,34 @@ def _stand_at_gate(hand: Hand, children: dict[int, int]) -> None:
         time.sleep(0.005)
 
 
-def _footprint() -> tuple[int, int]:
-    """(private memory in bytes, open files) of this process."""
+@dataclass(frozen=True, slots=True)
+class _Footprint:
+    """What a process holds that has given everything back."""
+
+    nbytes: int
+    """Private memory."""
+    own: Counter[str]
+    """Its open files, by what they are."""
+    watched: int
+    """Files and processes it keeps open because it watches other clients."""
+
+
+def _footprint() -> _Footprint:
     lines = Path("/proc/self/status").read_text().splitlines()
     anonymous = next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
-    return anonymous, len(os.listdir("/proc/self/fd"))
+    files = Counter(_target(name) for name in os.listdir("/proc/self/fd"))
+    watched = [name for name in files if "/clients/" in name or name == "anon_inode:[pidfd]"]
+    count = sum(files.pop(name) for name in watched)
+    return _Footprint(anonymous, files, count)
 
 
-def _compare(first: tuple[int, int], now: tuple[int, int]) -> None:
-    if now[0] > first[0] + _GROWTH_BYTES or now[1] > first[1] + _GROWTH_FILES:
-        files = Counter(_target(name) for name in os.listdir("/proc/self/fd")).most_common(8)
-        raise Wrong(f"this process grew from {first} to {now} (bytes of private memory, open files): {files}")
+def _compare(first: _Footprint, now: _Footprint, clients: int) -> None:
+    new = now.own - first.own
+    if now.nbytes > first.nbytes + _GROWTH_BYTES or new.total() > _GROWTH_FILES:
+        grown = f"from {first.nbytes:,} bytes to {now.nbytes:,}, and by the files {new}"
+        raise Wrong(f"this process grew {grown}")
+    if now.watched > first.watched + _FILES_PER_CLIENT * clients:
+        raise Wrong(f"this process watches others by {now.watched} open files, {first.watched} at first")
 
 
 def _target(descriptor: str) -> str:
