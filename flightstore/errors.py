@@ -12,10 +12,14 @@ __all__ = [
     "CatalogFull",
     "EventsMissed",
     "FlightStoreError",
+    "GatewayBusy",
+    "GatewayUnreachable",
     "GetTimeout",
     "InvalidArgument",
     "MissingExtra",
     "NotAStore",
+    "NotAllowed",
+    "NotAuthenticated",
     "NotConvertible",
     "NotOffered",
     "NotStorable",
@@ -238,3 +242,21 @@ class WrongPidNamespace(FlightStoreError, PermissionError):
 
 class MissingExtra(FlightStoreError, ImportError):
     """An optional library is missing; the hint says which extra to install."""
+
+
+class NotAuthenticated(FlightStoreError, PermissionError):
+    """The gateway wants a valid token, and got none."""
+
+
+class NotAllowed(FlightStoreError, PermissionError):
+    """The gateway knows the caller, who has no right to do this, or to this session."""
+
+
+class GatewayUnreachable(FlightStoreError, ConnectionError):
+    """The gateway cannot be reached, did not answer in time, or broke off. Whether a change that was asked
+    for was made is not known, unless the message says so.
+    """
+
+
+class GatewayBusy(FlightStoreError, ConnectionError):
+    """The gateway has as many clients, or uploads, as it takes at a time. Nothing was done; try later."""

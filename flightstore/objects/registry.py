@@ -150,7 +150,7 @@ def _resolve(value: Any) -> Encoder | None:
     kind = type(value)
     found = _named.get(_qualified_name(kind)) or _arrow_container(value)
     if found is None:
-        return _copy_of_stored if isinstance(value, Object) else None
+        return copy_of_stored if isinstance(value, Object) else None
     encoder: Encoder = _load(found) if isinstance(found, str) else found
     _encoders[kind] = encoder
     return encoder
@@ -212,7 +212,7 @@ def _encode_exposed_bytes(value: Any) -> Payload | None:
         return None
 
 
-def _copy_of_stored(stored: Object) -> Payload:
+def copy_of_stored(stored: Object) -> Payload:
     """A stored object put again: the same bytes, converted by nobody; a composed one becomes plain."""
     handle = stored._live
     record = handle.record

@@ -30,13 +30,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "abc": SHARED | {"objects"},
     "lifecycle": SHARED | {"memory", "catalog", "objects", "abc"},
     "store": STORE,
-    "": STORE | {"store"},
-    "gateway": STORE | {"store", ""},
-    "cluster": STORE | {"store", "", "gateway"},
+    "": STORE | {"store", "wire", "remote"},
+    "wire": SHARED,
+    "gateway": STORE | {"store", "", "wire"},
+    "remote": STORE | {"store", "wire"},
+    "cluster": STORE | {"store", "", "wire", "gateway", "remote"},
     "connectors": PUBLIC,
     "adapters": PUBLIC | {"connectors"},
-    "testing": STORE | {"store", "", "gateway", "cluster", "connectors", "adapters"},
-    "cli": STORE | {"store", "", "gateway", "cluster", "connectors", "adapters", "testing"},
+    "testing": STORE | {"store", "", "wire", "gateway", "remote", "cluster", "connectors", "adapters"},
+    "cli": STORE
+    | {"store", "", "wire", "gateway", "remote", "cluster", "connectors", "adapters", "testing"},
 }
 
 
