@@ -201,6 +201,26 @@ class FrameUpload:
         """
         return self._builder.buffer
 
+    @property
+    def builder(self) -> Builder:
+        """What holds its memory."""
+        return self._builder
+
+    def check(self) -> None:
+        """Check the payload that was received. Any error ends the upload.
+
+        Raises:
+            InvalidArgument: it is not what the header says.
+            StoreClosed: the upload was aborted.
+        """
+        builder, header = self._builder, self._header
+        try:
+            received = pa.py_buffer(builder.buffer).slice(0, header.size_bytes)
+            check_payload(header.kind, header.layout, received, header.num_rows)
+        except BaseException:
+            builder.abort()
+            raise
+
     def finish(self) -> ObjectID:
         """Check the payload and make the object visible. Idempotent. Any error ends the upload.
 
@@ -209,15 +229,12 @@ class FrameUpload:
             SessionEnded, BatchEnded: nothing was stored.
             StoreClosed: it was aborted.
         """
-        builder, header = self._builder, self._header
+        if self._builder.is_open:
+            self.check()
         try:
-            if builder.is_open:
-                received = pa.py_buffer(builder.buffer).slice(0, header.size_bytes)
-                check_payload(header.kind, header.layout, received, header.num_rows)
-                del received
-            return builder.seal()
+            return self._builder.seal()
         except BaseException:
-            builder.abort()
+            self._builder.abort()
             raise
 
     def abort(self) -> None:

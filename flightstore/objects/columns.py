@@ -190,9 +190,7 @@ def _sorted(columns: Any, connector: Connector | None) -> tuple[list[tuple[Objec
     return stored, fresh
 
 
-def _encoded(
-    fresh: _Fresh, *, dictionaries: bool
-) -> tuple[list[Source], list[Stream]]:
+def _encoded(fresh: _Fresh, *, dictionaries: bool) -> tuple[list[Source], list[Stream]]:
     """New columns as streams, those of each number of rows apart (whoever is wrong is named later).
 
     Dictionaries may lose entries if `dictionaries`: a frame library's categories may not.

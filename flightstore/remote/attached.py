@@ -119,9 +119,7 @@ class Attached:
         return found.number if found is not None else 0
 
     def _act(self, action: str, request: msgspec.Struct, reply: type[T], *, wait_s: float = 0) -> T:
-        raw = self._shared.transport.act(
-            action, m.encode(request), session=self.session_text, wait_s=wait_s
-        )
+        raw = self._shared.transport.act(action, m.encode(request), session=self.session_text, wait_s=wait_s)
         return m.decode(raw, reply)
 
     # --- what several parts need ---

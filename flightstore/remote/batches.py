@@ -89,9 +89,7 @@ class RemoteBatch(AbstractBatch):
         found = self._store._act("batch_status", m.OneBatch(batch=self.number), m.Record).record
         if "objects" in found:
             return _info(found)
-        return BatchInfo(
-            self.number, self._name, "ended", 0, 0, self._parent, (), 0, None, self._home[1]
-        )
+        return BatchInfo(self.number, self._name, "ended", 0, 0, self._parent, (), 0, None, self._home[1])
 
     def __enter__(self) -> Self:
         try:
@@ -181,7 +179,9 @@ class Batching(Attached, AbstractBatching):
             raise InvalidArgument(f"a batch's timeout of {timeout} s: give seconds, more than 0, or None")
         parent = self._current
         request = m.NewBatch(name=name, timeout_s=timeout, cleanup=cleanup, parent=parent)
-        return RemoteBatch(self, self._act("batch", request, m.BatchReply), name, parent or None, joined=False)
+        return RemoteBatch(
+            self, self._act("batch", request, m.BatchReply), name, parent or None, joined=False
+        )
 
     def new_batch(
         self, name: str | None = None, *, timeout: float | None = None, cleanup: bool = True

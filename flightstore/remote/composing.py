@@ -103,9 +103,7 @@ class Composing(Attached, AbstractComposing):
         metadata: Any = None,
         timeout: float | None = 0,
     ) -> Object:
-        return self._compose(
-            self._request("concat", refs, name, object_id, metadata), deadline_of(timeout)
-        )
+        return self._compose(self._request("concat", refs, name, object_id, metadata), deadline_of(timeout))
 
     # --- inside ---
 

@@ -239,4 +239,3 @@ def _pem(given: str | os.PathLike[str] | bytes | None, what: str) -> bytes | Non
         return Path(given).read_bytes()
     except OSError as error:
         raise InvalidArgument(f"{what}: {error}") from None
-

@@ -52,9 +52,7 @@ class Sessions(Attached, AbstractSessions):
         return [SessionInfo(**one) for one in found.records]
 
 
-def _request(
-    name: str | int | None, quota: int | str | None, attach: bool | int | None
-) -> m.NewSession:
+def _request(name: str | int | None, quota: int | str | None, attach: bool | int | None) -> m.NewSession:
     """What the arguments of `session` mean.
 
     Raises:

@@ -13,7 +13,7 @@ from flightstore.abc import AbstractStore
 from flightstore.errors import GatewayUnreachable, InvalidArgument, NotOffered, ObjectNotFound, StoreBusy
 from flightstore.objects.base import Object, Payload
 from flightstore.objects.registry import encode
-from flightstore.remote.attached import Attached, Shared, metadata_raw, slice_of
+from flightstore.remote.attached import Attached, Shared, metadata_raw
 from flightstore.remote.batches import Batching
 from flightstore.remote.building import Building
 from flightstore.remote.composing import Composing
@@ -114,9 +114,7 @@ class RemoteStore(Building, Composing, Keeping, Sessions, Batching, Subscribing,
             self._put_together(encoded, deadline)
         return [ObjectID.from_text(str(header.id)) for header, _ in encoded]
 
-    def _put_together(
-        self, encoded: Sequence[tuple[FrameHeader, Payload]], deadline: float | None
-    ) -> None:
+    def _put_together(self, encoded: Sequence[tuple[FrameHeader, Payload]], deadline: float | None) -> None:
         """Small ones in the request that commits all; large ones are staged before."""
         inline = 0
         objects = []
