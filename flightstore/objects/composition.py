@@ -34,6 +34,8 @@ __all__ = [
     "Source",
     "compose",
     "open_composed",
+    "own_segments",
+    "payload_of_part",
     "payload_of_streams",
     "source_of",
 ]
@@ -253,6 +255,13 @@ def own_segments(streams: Sequence[tuple[Stream, pa.Schema]]) -> list[SegmentSou
         segments.append(SegmentSource(None, at, stream.layout, None, schema, None))
         at = aligned(at + stream.layout.stream_bytes)
     return segments
+
+
+def payload_of_part(streams: Sequence[tuple[Stream, pa.Schema]]) -> Payload:
+    """Streams for an extent that a table yet to be composed will list, placed as `own_segments` says."""
+    pieces = _placed([stream for stream, _ in streams])
+    size = pieces[-1][0] + size_of(pieces[-1][1])
+    return Payload(KIND_COMPOSED, b"", size, pieces, streams[0][0].num_rows)
 
 
 def payload_of_streams(
