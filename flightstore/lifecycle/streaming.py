@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,8 +50,8 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression=None)
 class TableWriter:
     """A table that is written batch by batch; invisible until it is sealed. For one thread at a time.
 
-    Whatever ends it before that (`abort`, an exception, an interrupt, garbage collection, death) leaves nothing
-    behind.
+    Whatever ends it before that (`abort`, an exception, an interrupt, garbage collection, death) leaves
+    nothing behind.
     """
 
     def __init__(
@@ -212,7 +211,7 @@ class TableWriter:
             if self._group.take(batch):
                 return
             self._write_group()
-        whole, records = stream_bytes(self._schema, [batch]), pa.ipc.get_record_batch_size(batch)
+        whole, records = stream_bytes(self._schema, batch), pa.ipc.get_record_batch_size(batch)
         if records >= max(GROUP_BYTES // 2, whole - records):
             self._write_part(pa.Table.from_batches([batch], self._schema))
             return
@@ -309,17 +308,13 @@ class _Group:
         return pa.Table.from_batches(self.batches())
 
 
-def stream_bytes(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> int:
-    """Bytes of an Arrow stream of these batches, their dictionaries included, the schema left out; nothing is
-    copied.
-    """
+def stream_bytes(schema: pa.Schema, batch: pa.RecordBatch) -> int:
+    """Bytes of an Arrow stream of one batch, schema and dictionaries included; nothing is copied."""
     counted = pa.MockOutputStream()
     with refusing(schema), pa.ipc.new_stream(counted, schema, options=_OPTIONS) as writer:
-        start = counted.size()
-        for batch in batches:
-            writer.write_batch(batch)
-        end: int = counted.size()
-    return end - start
+        writer.write_batch(batch)
+        nbytes: int = counted.size()
+    return nbytes
 
 
 def _shown(schema: pa.Schema) -> str:
