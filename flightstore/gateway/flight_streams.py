@@ -155,8 +155,7 @@ def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> Obje
     ) as upload:
         for batch in incoming:
             upload.write(batch)
-        made = upload.finish()
-    return made
+        return upload.finish()
 
 
 def receive_frame(store: Store, incoming: Incoming) -> ObjectID:
@@ -165,8 +164,7 @@ def receive_frame(store: Store, incoming: Incoming) -> ObjectID:
     head, rest = _head(pieces)
     with FrameUpload(store, unpacked(head), max_object_bytes=incoming.limits.max_object_bytes) as upload:
         _fill(upload.target, itertools.chain([rest], pieces))
-        made = upload.finish()
-    return made
+        return upload.finish()
 
 
 def _fill(target: memoryview, pieces: Iterable[memoryview]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from flightstore.wire.messages import PutCommand, unpack
 
 
 class _Upload:
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
