@@ -1,4 +1,4 @@
-"""``flightstore.connect``: a store on this machine by its directory, any other one by the URL of its gateway."""
+"""``flightstore.connect``: a store on this machine by its directory, any other by its gateway's URL."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def connect(
     """Connect to a store: a directory on this machine, which is made if it does not exist, or a gateway.
 
     Any number of processes, and of handles in one process, may be connected at once. Through a gateway the
-    handle is a :class:`flightstore.remote.RemoteStore`, of the same interface; where the gateway's store is on
-    this machine and may be mapped, it is the local handle itself (``store.mapped`` tells).
+    handle is a :class:`flightstore.remote.RemoteStore`, of the same interface. Where the gateway's store is
+    on this machine and may be mapped, it is the local handle itself (``store.mapped`` tells).
 
     Args:
         target: Directory of the store, on a memory file system; or ``grpc://host:port``,
@@ -58,7 +58,7 @@ def connect(
         token: What a gateway knows its caller by; FLIGHTSTORE_TOKEN if None.
         session: Name or number of the session to be in, behind a gateway.
         map: False streams from a gateway even where its store is on this machine.
-        transport: ``"http"`` or ``"flight"`` uses that or fails; ``"auto"``, the default, finds the faster one.
+        transport: ``"http"`` or ``"flight"`` uses that or fails; ``"auto"``, the default, finds the faster.
         tls_root_certificates: The authorities that may vouch for a gateway: PEM, or a file. None for the
             system's.
         client_certificate: This client's certificate, for gateways that want one: PEM, or a file.

@@ -1,8 +1,8 @@
 """Several objects at a time, as wire.many has them, and what is staged for it.
 
-A staged object is an upload that was received and checked, and is not sealed: pending, seen by nobody, counted
-against its session. It waits for the ``put_many`` that names it, which seals all in one commit; what is not
-named within STAGED_S is given up, and so is everything when the gateway ends.
+A staged object is an upload that was received and checked, and is not sealed: pending, seen by nobody,
+counted against its session. It waits for the ``put_many`` that names it, which seals all in one commit; what
+is not named within STAGED_S is given up, and so is everything when the gateway ends.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ class Staged:
             As FrameUpload.finish; ObjectExists.
         """
         if not header.staged:
-            return m.info_of(store.stat(upload.finish()))
+            made = upload.finish()
+            try:
+                return m.info_of(store.stat(made))
+            except ObjectNotFound:  # somebody was faster: it was there all the same
+                return m.Info(id=str(made), name=header.name, nbytes=header.size_bytes)
         upload.check()
         self._uploads.add(upload, STAGED_S, name=_name(store, str(upload.id)))
         return m.Info(id=str(upload.id), name=header.name, state="staged", nbytes=header.size_bytes)

@@ -1,8 +1,8 @@
 """Functions that are called for events: one thread for each handle on a store.
 
-The thread follows the log with a `Tail` (lifecycle.events), and knows neither the handle nor keeps it alive: the handle closes
-its `Callbacks` when it is closed or collected, and the thread ends. It is a daemon, and it ends also with the
-last function, so that a handle without callbacks has none.
+The thread follows the log with a `Tail` (lifecycle.events), and knows neither the handle nor keeps it alive:
+the handle closes its `Callbacks` when it is closed or collected, and the thread ends. It is a daemon, and it
+ends also with the last function, so that a handle without callbacks has none.
 
 A function is called for what is committed after its registration: it is registered, with the number of the
 latest event, under the lock under which the thread looks for the functions of an event it has read.

@@ -116,7 +116,7 @@ class RemoteBatch(AbstractBatch):
             with contextlib.suppress(BatchEnded, StoreClosed):
                 self.end()
 
-    def __reduce__(self) -> tuple[Callable[..., RemoteBatch], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., AbstractBatch], tuple[Any, ...]]:
         store = self._store
         return _arrived, (store.url, store.session_text, self.token)
 

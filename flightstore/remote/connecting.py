@@ -1,11 +1,11 @@
 """Finding the best way to a store behind a gateway.
 
 1. Ask the gateway who it is (``hello``): by Flight for ``grpc`` URLs, by HTTP for ``http`` ones.
-2. If its store is on this machine, map it. What tells is the nonce in the control file at the store's path: no
-   other machine, and no later store of that path, has the same. Then the handle *is* a local one (a `Store`, or
-   a `Session`): there is nothing between the caller and the memory, and nothing that could behave otherwise.
-   The gateway is not asked again; what keeps others out of the memory are the files' permissions. A token that
-   may only read gets no mapping, since a mapped store can be written to.
+2. If its store is on this machine, map it. What tells is the nonce in the control file at the store's path:
+   no other machine, and no later store of that path, has the same. Then the handle *is* a local one (a
+   `Store`, or a `Session`): there is nothing between the caller and the memory, and nothing that could behave
+   otherwise. The gateway is not asked again; what keeps others out of the memory are the files' permissions.
+   A token that may only read gets no mapping, since a mapped store can be written to.
 3. Else speak HTTP, if the gateway offers it and it answers, because payloads go where they stay without a
    detour; else Flight.
 """
@@ -28,7 +28,7 @@ from flightstore.store.local import Store
 from flightstore.store.local import connect as connect_here
 from flightstore.wire import messages as m
 
-__all__ = ["connect", "handle_for"]
+__all__ = ["connect", "handle_for", "nonce_of"]
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 60.0
@@ -99,6 +99,11 @@ def handle_for(url: str, session: str | None) -> Store | RemoteStore:
     if shared is not None and not shared.closed:
         return _of(shared, session)
     return connect(url, session=session)
+
+
+def nonce_of(store: Store | RemoteStore) -> bytes:
+    """What tells a store from every other one."""
+    return store.nonce if isinstance(store, RemoteStore) else store._conn.control.identity.nonce
 
 
 # --- ways ---

@@ -106,7 +106,7 @@ class RemoteTail:
             return None
 
     def wait(self, deadline: float | None) -> bool:
-        """Wait until `take` has something, or it is closed; False when the time is over. Asks at least once."""
+        """Wait until `take` has something, or it is closed; False when the time is over."""
         self._refuse_elsewhere()
         while not self.closed:
             left = _SLICE_S if deadline is None else max(deadline - time.monotonic(), 0.0)

@@ -51,10 +51,10 @@ def arrived(url: str, nonce: bytes, session: str | None, object_id: bytes) -> Ob
             has another store by now.
         ObjectNotFound: it was deleted since.
     """
-    from flightstore.remote.connecting import handle_for
+    from flightstore.remote.connecting import handle_for, nonce_of
 
     with handle_for(url, session) as store:
-        if store.nonce != nonce:
+        if nonce_of(store) != nonce:
             raise StoreClosed(
                 f"the store at {url} that {ObjectID(object_id)} came from is gone, another is there now"
             )
@@ -117,5 +117,5 @@ class _LaterHandle(Handle):
         return self._fetch().record
 
     @property
-    def payload(self) -> pa.Buffer:  # type: ignore[override]
+    def payload(self) -> pa.Buffer:
         return self._fetch().payload

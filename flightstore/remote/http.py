@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from flightstore.errors import FlightStoreError, GatewayUnreachable
+from flightstore.errors import FlightStoreError, GatewayUnreachable, ObjectNotFound
 from flightstore.remote.address import Address, Credentials
 from flightstore.remote.private import private_memory
 from flightstore.remote.transport import REPEATABLE, Timeouts, pieces_of, unreachable
@@ -36,6 +36,8 @@ T = TypeVar("T")
 _IDLE_CONNECTIONS = 8
 _IDLE_S = 15.0  # well below the time after which a gateway closes what is idle
 _SLICE_BYTES = 4 << 20
+_ATTEMPTS = 2
+_ACKNOWLEDGE = "x-flightstore-acknowledge"
 _LONGEST_FAULT_BYTES = 1 << 20
 
 _transports: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
@@ -65,9 +67,25 @@ class HttpTransport:
         return self._answered(call, session, _whole)
 
     def get_frame(self, ref: str, *, session: str | None) -> tuple[FrameHeader, pa.Buffer]:
-        call = _Call("GET", f"/frames/{urllib.parse.quote(ref, safe='')}", [], 0, 0)
+        path = f"/frames/{urllib.parse.quote(ref, safe='')}"
+        for _ in range(_ATTEMPTS):
+            call = _Call("GET", f"{path}?acknowledge=1", [], 0, 0)
+            call.repeatable = True
+            header, payload, token = self._answered(call, session, _frame)
+            if token is None or self._acknowledged(token, session):
+                return header, payload
+        call = _Call("GET", path, [], 0, 0)
         call.repeatable = True
-        return self._answered(call, session, _frame)
+        return self._answered(call, session, _frame)[:2]
+
+    def _acknowledged(self, token: str, session: str | None) -> bool:
+        """Say that all was read; whether the gateway had kept it as it was until now."""
+        call = _Call("POST", f"/acknowledgements/{token}", [memoryview(b"")], 0, 0)
+        try:
+            self._answered(call, session, _whole)
+        except (ObjectNotFound, GatewayUnreachable):
+            return False
+        return True
 
     def put_frame(
         self, header: FrameHeader, pieces: Sequence[tuple[int, Any]], *, session: str | None, wait_s: float
@@ -90,7 +108,7 @@ class HttpTransport:
     def _answered(self, call: _Call, session: str | None, receive: Callable[[_Response], T]) -> T:
         call.headers.update(self._headers)
         if session is not None:
-            call.headers["X-Flightstore-Session"] = urllib.parse.quote(session)
+            call.headers["X-Flightstore-Session"] = urllib.parse.quote(session, safe="")
         try:
             return self._attempt(call, receive)
         except GatewayUnreachable as error:
@@ -107,7 +125,7 @@ class HttpTransport:
                 connection.ready(self._timeouts.request_s + call.wait_s)
                 call.send(connection)
                 response = connection.getresponse()
-                if response.status == http.client.OK:
+                if 200 <= response.status < 300:
                     result = receive(response)
                     well = response.isclosed() and not response.will_close
                     return result
@@ -238,8 +256,11 @@ def _whole(response: _Response) -> bytes:
     return response.read()
 
 
-def _frame(response: _Response) -> tuple[FrameHeader, pa.Buffer]:
-    """The header and payload of a frame; the payload goes straight to where it stays."""
+def _frame(response: _Response) -> tuple[FrameHeader, pa.Buffer, str | None]:
+    """The header and payload of a frame, and the token to acknowledge it by. The payload goes straight to
+    where it stays. With a token it may consist of references to the store's own pages, on their way: it is
+    what it should be only if the acknowledgement is accepted.
+    """
     head = header_bytes(_exactly(response, PREFIX_BYTES))
     header = unpacked(_exactly(response, head))
     if response.length is not None and response.length != header.size_bytes:
@@ -252,7 +273,7 @@ def _frame(response: _Response) -> tuple[FrameHeader, pa.Buffer]:
             raise http.client.IncompleteRead(b"", header.size_bytes - at)
         at += received
     response.read()  # there is nothing more, and the connection is free again
-    return header, buffer
+    return header, buffer, response.getheader(_ACKNOWLEDGE)
 
 
 def _exactly(response: _Response, nbytes: int) -> bytes:

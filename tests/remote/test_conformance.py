@@ -1,0 +1,84 @@
+"""A store behind a gateway passes the suite that every store must pass, by each way to it.
+
+By a network it declares no memory of its own: what is got is a copy, so references are not counted
+(REFERENCES, ZERO_COPY), and what is built is not in the store before the seal (IN_PLACE: see test_building).
+What belongs to the client's process belongs to the gateway's (BATCHES and SESSIONS with PROCESSES).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+import flightstore as fs
+from flightstore.abc import AbstractStore
+from flightstore.testing.children import Child, start, start_spawned
+from flightstore.testing.stores import Capability, StoreSuite
+
+from .host import Host
+
+NETWORK = Capability.of_the_contract() & ~(
+    Capability.REFERENCES | Capability.ZERO_COPY | Capability.IN_PLACE | Capability.PROCESSES
+)
+
+
+class Remote(StoreSuite):
+    """Stores behind gateways, all in one other process."""
+
+    host: ClassVar[Host]
+    ways: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {"map": False}
+
+    @pytest.fixture(scope="class", autouse=True)
+    @staticmethod
+    def _host(request: pytest.FixtureRequest, host: Host) -> None:
+        request.cls.host = host
+
+    def make_store(self, capacity_bytes: int) -> AbstractStore:
+        self.url = self.host.make(capacity_bytes, self.ways)
+        return fs.connect(self.url, **self.options)
+
+    def make_spilling_store(self, capacity_bytes: int) -> AbstractStore:
+        self.url = self.host.make(capacity_bytes, self.ways, spill=True)
+        return fs.connect(self.url, **self.options)
+
+    def another_client(self, store: AbstractStore) -> AbstractStore:
+        return fs.connect(self.url, **self.options)
+
+    def start_in_client(self, store: AbstractStore, function: Callable[..., Any], *args: Any) -> Child[Any]:
+        begin = start_spawned if self.ways == "flight" else start
+        return begin(connected, self.url, self.options, function, *args)
+
+    def remove_store(self, store: AbstractStore) -> None:
+        store.close()
+        self.host.end(self.url)
+
+
+def connected(url: str, options: dict[str, Any], function: Callable[..., Any], *args: Any) -> Any:
+    with fs.connect(url, **options) as store:
+        return function(store, *args)
+
+
+@pytest.mark.req("PLG-1", "API-3", "API-5", "API-8", "API-11", "API-13")
+class TestHttp(Remote):
+    capabilities = NETWORK
+    ways = "http"
+
+
+class TestUnix(Remote):
+    capabilities = NETWORK
+    ways = "unix"
+
+
+class TestFlight(Remote):
+    capabilities = NETWORK
+    ways = "flight"
+
+
+@pytest.mark.req("GW-4")
+class TestMapped(Remote):
+    capabilities = Capability.of_the_contract()
+    ways = "http"
+    options: ClassVar[dict[str, Any]] = {}
