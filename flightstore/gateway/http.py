@@ -211,11 +211,11 @@ class HttpServer:
         add("POST", "/actions/{name}", self._act)
         add("GET", "/objects", self._objects.list)
         for method in ("GET", "HEAD"):
-            add(method, "/objects/{ref:.+}", self._objects.get)
-        add("PUT", "/objects/{ref:.+}", self._objects.put)
-        add("DELETE", "/objects/{ref:.+}", self._objects.delete)
+            add(method, "/objects/{ref:(?s:.+)}", self._objects.get)
+        add("PUT", "/objects/{ref:(?s:.+)}", self._objects.put)
+        add("DELETE", "/objects/{ref:(?s:.+)}", self._objects.delete)
         for method in ("GET", "HEAD"):
-            add(method, "/frames/{ref:.+}", self._frames.get)
+            add(method, "/frames/{ref:(?s:.+)}", self._frames.get)
         add("PUT", "/frames", self._frames.put)
         add("POST", "/acknowledgements/{token}", self._frames.acknowledge)
 

@@ -32,6 +32,7 @@ MAX_ROOM_WAIT_S = 30.0
 """No upload waits longer for room, at a time."""
 MAX_BATCH_BYTES = 512 << 20
 """Larger batches are refused, unless the limit is set otherwise."""
+_MOST_BYTES = 1 << 48  # what is shorter, and too long all the same, is refused by the store with its figures
 MAX_BATCH_ROWS = (1 << 31) - 1
 """As Flight has it; rows of some types take no bytes."""
 
@@ -175,7 +176,7 @@ class FrameUpload:
         check_new(header.name, object_id)
         check_origin(header.origin)
         _refuse_longer(header.size_bytes, max_object_bytes)
-        if header.size_bytes > store.capacity_bytes:
+        if header.size_bytes > _MOST_BYTES:
             raise StoreFull(f"{header.size_bytes:,} bytes do not fit into {store.capacity_bytes:,}")
         self._header = header
         payload = Payload(

@@ -55,12 +55,14 @@ class Shared:
         return self._users <= 0
 
     def left(self) -> None:
-        """By one handle; the last closes the connections."""
+        """By one handle; the last closes the transport."""
         with self._lock:
             self._users -= 1
             last = self._users <= 0
         if last:
             self.transport.close()
+        else:
+            self.transport.rest()
 
 
 class Attached:

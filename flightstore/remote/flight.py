@@ -122,6 +122,9 @@ class FlightTransport:
             raise unreachable(self.url, EOFError("no answer"), sent=True)
         return decode(bytes(answer), Info)
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         if self._pid == os.getpid():
             self._client.close()

@@ -96,12 +96,15 @@ class HttpTransport:
         call.headers["Content-Type"] = "application/vnd.flightstore.frame"
         return decode(self._answered(call, session, _whole), Info)
 
-    def close(self) -> None:
+    def rest(self) -> None:
         with self._lock:
-            self._closed = True
             idle, self._idle = self._idle, []
         for connection, _ in idle:
             connection.close()
+
+    def close(self) -> None:
+        self._closed = True
+        self.rest()
 
     # --- one request ---
 

@@ -77,8 +77,11 @@ class Transport(Protocol):
         """Store an object; `pieces` as in objects.base.Payload."""
         ...
 
+    def rest(self) -> None:
+        """Give up connections that nobody uses at this moment."""
+
     def close(self) -> None:
-        """Give up connections; idempotent. Requests that are under way may fail."""
+        """Give up all connections; idempotent. Requests that are under way may fail."""
 
 
 def unreachable(url: str, error: BaseException, *, sent: bool = False) -> FlightStoreError:
