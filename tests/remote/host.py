@@ -51,7 +51,7 @@ class Served:
         if ways != "flight":
             self.http = HttpServer(self.service, Everybody(), limits, metrics)
             if ways == "unix":
-                self.http.start(unix=f"{self.folder}/socket")
+                self.http.start(path=f"{self.folder}/socket")
             else:
                 self.http.start("127.0.0.1")
             self.service.http_url = self.http.url
@@ -92,12 +92,15 @@ def serve(address: str) -> None:
                 command, *arguments = connection.recv()
             except EOFError:
                 break
-            if command == "make":
-                made = Served(*arguments)
-                served[made.url] = made
-                connection.send((made.url, made.store.path))
-            else:
-                connection.send([repr(one) for one in served.pop(arguments[0]).end()])
+            try:
+                if command == "make":
+                    made = Served(*arguments)
+                    served[made.url] = made
+                    connection.send((made.url, made.store.path))
+                else:
+                    connection.send([repr(one) for one in served.pop(arguments[0]).end()])
+            except Exception as error:
+                connection.send(error)
     for left in served.values():
         left.end()
 
@@ -112,7 +115,10 @@ class Host:
     def make(self, capacity: int, ways: str = "http", spill: bool = False) -> str:
         """Serve a new store by ``http``, ``unix``, ``flight`` or ``both``; returns the URL."""
         self._connection.send(("make", capacity, ways, spill))
-        url, path = self._connection.recv()
+        answer = self._connection.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        url, path = answer
         self.paths[url] = path
         return str(url)
 

@@ -67,6 +67,12 @@ class TestHttp(Remote):
     ways = "http"
 
 
+class Processes(Remote):
+    """What several client processes do that share nothing but the store."""
+
+    capabilities = NETWORK | Capability.PROCESSES & ~(Capability.BATCHES | Capability.SESSIONS)
+
+
 class TestUnix(Remote):
     capabilities = NETWORK
     ways = "unix"
