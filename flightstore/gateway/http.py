@@ -25,7 +25,7 @@ import flightstore
 from flightstore.errors import FlightStoreError
 from flightstore.gateway.access import READ
 from flightstore.gateway.http_answers import answer, error_answer, http_fault, json_answer
-from flightstore.gateway.http_context import SESSION_HEADER, Context, Knower
+from flightstore.gateway.http_context import Context, Knower, session_of
 from flightstore.gateway.http_frames import FrameRoutes
 from flightstore.gateway.http_objects import ObjectRoutes
 from flightstore.gateway.limits import Limits
@@ -288,7 +288,7 @@ class HttpServer:
         name = request.match_info["name"]
         raw = await context.body(request).whole(self._limits.max_batch_bytes)
         call = context.call_waiting if name in _WAITING else context.call
-        session = request.headers.get(SESSION_HEADER)
+        session = session_of(request)
         reply = await call(self._service.act, caller, session, name, memoryview(raw))
         response = web.StreamResponse()
         response.content_type = "application/json"
