@@ -15,7 +15,6 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 
@@ -72,14 +71,13 @@ class Service:
 
         Args:
             caller: Who calls.
-            session: What stands in the header: a name, percent-encoded, or a number; None or empty for where
-                the caller is at home.
+            session: Name or number of the session; None or empty for where the caller is at home.
 
         Raises:
             NotAllowed: the caller may not use that session.
             SessionNotFound: there is none of that number.
         """
-        name = self._allowed(caller, unquote(session) if session else None)
+        name = self._allowed(caller, session)
         if name is None:
             return self.store
         with self._lock:

@@ -16,6 +16,9 @@ import flightstore as fs
 from flightstore.abc import AbstractStore
 from flightstore.testing.children import Child, start, start_spawned
 from flightstore.testing.stores import Capability, StoreSuite
+from flightstore.testing.stores.backend import Backend
+from flightstore.testing.stores.building import Building
+from flightstore.testing.stores.processes import Processes
 
 from .host import Host
 
@@ -24,7 +27,7 @@ NETWORK = Capability.of_the_contract() & ~(
 )
 
 
-class Remote(StoreSuite):
+class Remote(Backend):
     """Stores behind gateways, all in one other process."""
 
     host: ClassVar[Host]
@@ -62,29 +65,45 @@ def connected(url: str, options: dict[str, Any], function: Callable[..., Any], *
 
 
 @pytest.mark.req("PLG-1", "API-3", "API-5", "API-8", "API-11", "API-13")
-class TestHttp(Remote):
+class TestHttp(Remote, StoreSuite):
     capabilities = NETWORK
     ways = "http"
 
 
-class Processes(Remote):
-    """What several client processes do that share nothing but the store."""
-
-    capabilities = NETWORK | Capability.PROCESSES & ~(Capability.BATCHES | Capability.SESSIONS)
-
-
-class TestUnix(Remote):
+class TestUnix(Remote, StoreSuite):
     capabilities = NETWORK
     ways = "unix"
 
 
-class TestFlight(Remote):
+class TestFlight(Remote, StoreSuite):
     capabilities = NETWORK
     ways = "flight"
 
 
+class RemoteProcesses(Remote, Processes):
+    """What several client processes do that share nothing but the store."""
+
+    capabilities = NETWORK | Capability.PROCESSES
+
+
+class TestProcessesByHttp(RemoteProcesses):
+    ways = "http"
+
+
+class TestProcessesByFlight(RemoteProcesses):
+    ways = "flight"
+
+
+class TestBuilding(Remote, Building):
+    """Building in private memory does all that building in place does, but what `test_building` names."""
+
+    capabilities = NETWORK | Capability.IN_PLACE
+    ways = "http"
+    test_a_taken_id_is_refused = None  # type: ignore[assignment]
+
+
 @pytest.mark.req("GW-4")
-class TestMapped(Remote):
+class TestMapped(Remote, StoreSuite):
     capabilities = Capability.of_the_contract()
     ways = "http"
     options: ClassVar[dict[str, Any]] = {}
