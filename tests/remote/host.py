@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,12 @@ def serve(address: str) -> None:
                 connection.send(error)
     for left in served.values():
         left.end()
+
+
+def connected(url: str, options: dict[str, Any], function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function on a handle, in whichever process this is."""
+    with fs.connect(url, **options) as store:
+        return function(store, *args)
 
 
 class Host:

@@ -20,7 +20,7 @@ from flightstore.testing.stores.backend import Backend
 from flightstore.testing.stores.building import Building
 from flightstore.testing.stores.processes import Processes
 
-from .host import Host
+from .host import Host, connected
 
 NETWORK = Capability.of_the_contract() & ~(
     Capability.REFERENCES | Capability.ZERO_COPY | Capability.IN_PLACE | Capability.PROCESSES
@@ -57,11 +57,6 @@ class Remote(Backend):
     def remove_store(self, store: AbstractStore) -> None:
         store.close()
         self.host.end(self.url)
-
-
-def connected(url: str, options: dict[str, Any], function: Callable[..., Any], *args: Any) -> Any:
-    with fs.connect(url, **options) as store:
-        return function(store, *args)
 
 
 @pytest.mark.req("PLG-1", "API-3", "API-5", "API-8", "API-11", "API-13")
