@@ -47,12 +47,12 @@ Examples:
     flightstore serve --config gateway.toml --print-config
     flightstore serve --flight 0.0.0.0:8815 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml"""
 )
-@click.argument("store", required=False, metavar="[STORE]")
+@click.argument("directory", required=False, metavar="[STORE]")
 @_setting_options
 @click.option("--config", metavar="FILE", help="Settings from this TOML file [env FLIGHTSTORE_CONFIG].")
 @click.option("--print-config", is_flag=True, help="Print the settings and where each is from, and end.")
 @common_options
-def serve(store: str | None, config: str | None, print_config: bool, **flags: Any) -> int:
+def serve(directory: str | None, config: str | None, print_config: bool, **flags: Any) -> int:
     """Serve a store to other machines and languages, by Arrow Flight and HTTP.
 
     STORE is its directory; it is made if it does not exist. Where nothing is said, Flight listens at
@@ -65,7 +65,7 @@ def serve(store: str | None, config: str | None, print_config: bool, **flags: An
     With --json, one line of JSON with the addresses is printed once all listen. Ends by SIGTERM and Ctrl-C,
     within five seconds; a second one ends it at once. SIGHUP reads tokens and certificates again.
     """
-    chosen, sources = resolve({"store": store or settings().store, **flags}, config=config)
+    chosen, sources = resolve({"store": directory or settings().store, **flags}, config=config)
     if print_config:
         _check(chosen)
         if settings().json:
