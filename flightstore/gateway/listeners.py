@@ -7,6 +7,7 @@ bound.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from urllib.parse import urlsplit
 from flightstore.errors import InvalidArgument, NotAllowed
 from flightstore.gateway.settings import Settings
 
-__all__ = ["FLIGHT", "HEALTH", "HTTP", "Listener", "listeners"]
+__all__ = ["FLIGHT", "HEALTH", "HTTP", "MAP", "Listener", "listeners"]
 
-FLIGHT, HTTP, HEALTH = "flight", "http", "health"
+FLIGHT, HTTP, MAP, HEALTH = "flight", "http", "map", "health"
+UNIX_SUFFIXES = {FLIGHT: "", HTTP: ".http", MAP: ".map"}
+"""What is served on which unix socket, by what is put behind the path."""
 _SCHEMES = {
     FLIGHT: {"grpc": False, "grpc+tcp": False, "grpc+tls": True},
     HTTP: {"http": False, "https": True},
@@ -33,7 +36,7 @@ class Listener:
     """One place to listen at."""
 
     kind: str
-    """FLIGHT, HTTP or HEALTH."""
+    """FLIGHT, HTTP, MAP (unix sockets only, see mediated.py) or HEALTH."""
     host: str = ""
     """An IP address; empty for a unix socket."""
     port: int = 0
@@ -58,7 +61,15 @@ class Listener:
         if self.kind == HTTP:
             scheme = "http+unix" if self.path else "https" if self.tls else "http"
         else:
-            scheme = "grpc+unix" if self.path else "grpc+tls" if self.tls else "grpc+tcp"
+            scheme = (
+                "unix"
+                if self.kind == MAP
+                else "grpc+unix"
+                if self.path
+                else "grpc+tls"
+                if self.tls
+                else "grpc+tcp"
+            )
         if self.path:
             return f"{scheme}://{self.path}"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -73,10 +84,10 @@ def listeners(settings: Settings, *, has_tokens: bool) -> list[Listener]:
     """
     found = []
     if settings.unix:
-        if len(f"{settings.unix}.http".encode()) > MAX_SOCKET_PATH:
-            raise InvalidArgument(f"unix: the path {settings.unix} is too long for a socket")
-        found.append(Listener(FLIGHT, path=settings.unix, asked=settings.unix))
-        found.append(Listener(HTTP, path=f"{settings.unix}.http", asked=settings.unix))
+        path = os.path.abspath(settings.unix)
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH - max(map(len, UNIX_SUFFIXES.values())):
+            raise InvalidArgument(f"unix: the path {path} is too long for a socket")
+        found += [Listener(kind, path=path + suffix, asked=path) for kind, suffix in UNIX_SUFFIXES.items()]
     has_certificate = settings.tls_cert is not None
     if settings.flight:
         found.append(_parsed(FLIGHT, settings.flight, has_certificate))

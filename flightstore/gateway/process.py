@@ -26,7 +26,8 @@ import flightstore
 from flightstore.errors import FlightStoreError, MissingExtra
 from flightstore.gateway import logs
 from flightstore.gateway.authentication import Authenticator
-from flightstore.gateway.listeners import FLIGHT, HEALTH, HTTP, Listener, listeners
+from flightstore.gateway.listeners import FLIGHT, HEALTH, HTTP, MAP, Listener, listeners
+from flightstore.gateway.mediated import MediatedServer
 from flightstore.gateway.service import Service
 from flightstore.gateway.settings import Settings
 from flightstore.gateway.signals import Signals
@@ -68,7 +69,7 @@ class Gateway:
         self.authenticator = Authenticator(tokens, open_to_all=settings.insecure)
         self.addresses: dict[str, str] = {}
         """Where it listens, by kind; complete once started."""
-        self._servers: list[Any] = []
+        self._stops: list[Callable[[float], Any]] = []
         self._health: Any = None
         self._sockets: list[UnixSocket] = []
         self._http: Listener | None = None
@@ -100,10 +101,15 @@ class Gateway:
         self.stop()
 
     def _start(self, listener: Listener) -> None:
-        begin = {FLIGHT: self._flight, HTTP: self._http_server, HEALTH: self._health_server}[listener.kind]
+        begin = {
+            FLIGHT: self._flight_server,
+            HTTP: self._http_server,
+            MAP: self._map_server,
+            HEALTH: self._health_server,
+        }[listener.kind]
         name = listener.kind
         if listener.path:
-            name = "unix" if listener.kind == FLIGHT else "unix_http"
+            name = "unix" if listener.kind == FLIGHT else f"unix_{listener.kind}"
             made = UnixSocket(listener.path)
             self._sockets.append(made)
             with made.binding():
@@ -118,7 +124,7 @@ class Gateway:
         http = _part("http")
         service = self._service_at(None)
         server = http.HttpServer(service, self.authenticator, self.settings.limits, self.metrics)
-        self._servers.append(server)
+        self._stops.append(server.stop)
         if listener.path:
             server.start(path=listener.path)
             return listener.location
@@ -129,7 +135,7 @@ class Gateway:
         self._http_url = service.http_url
         return listener.url(listener.host, server.port)
 
-    def _flight(self, listener: Listener) -> str:
+    def _flight_server(self, listener: Listener) -> str:
         options: dict[str, Any] = {"limits": self.settings.limits, "metrics": self.metrics}
         port = listener.port
         if self.certificates is not None and listener.tls:
@@ -147,8 +153,14 @@ class Gateway:
             raise OSError(
                 0, f"the Flight server did not start: {str(error).splitlines()[0]}", location
             ) from None
-        self._servers.append(server)
+        self._stops.append(server.stop)
         return listener.url(listener.host, server.port)
+
+    def _map_server(self, listener: Listener) -> str:
+        server = MediatedServer(self.service, self.authenticator, listener.path)
+        server.start()
+        self._stops.append(lambda _grace_s: server.stop())
+        return listener.location
 
     def _health_server(self, listener: Listener) -> str:
         health = _part("health")
@@ -203,7 +215,7 @@ class Gateway:
         self._ended.set()
         if self._health is not None:
             self._health.drain()
-        clean = _together([functools.partial(one.stop, grace_s) for one in self._servers], grace_s + 0.2)
+        clean = _together([functools.partial(one, grace_s) for one in self._stops], grace_s + 0.2)
         clean &= _together([self._close], CLOSING_S)
         self.remove_sockets()
         return clean

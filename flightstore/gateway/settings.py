@@ -97,7 +97,9 @@ class Settings:
         "URL",
         "Where HTTP listens: [http://|https://]HOST:PORT; https if there is a certificate.",
     )
-    unix: str | None = _setting(None, _text, "PATH", "Flight on this unix socket, HTTP on PATH.http.")
+    unix: str | None = _setting(
+        None, _text, "PATH", "Flight on this unix socket, HTTP on PATH.http, mapping on PATH.map."
+    )
     tls_cert: str | None = _setting(None, _text, "FILE", "Certificate and its chain, PEM.")
     tls_key: str | None = _setting(None, _text, "FILE", "The certificate's key, PEM.")
     tls_client_ca: str | None = _setting(
