@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -104,16 +103,16 @@ def listeners(settings: Settings, *, has_tokens: bool) -> list[Listener]:
 def _parsed(kind: str, text: str, has_certificate: bool) -> Listener:
     schemes = _SCHEMES[kind]
     default = max(schemes, key=lambda name: schemes[name] == has_certificate)
-    url = urlsplit(text if "://" in text else f"{default}://{text}")
     try:
-        host, port = url.hostname, url.port
+        url = urlsplit(text if "://" in text else f"{default}://{text}")
+        scheme, host, port, rest = url.scheme, url.hostname, url.port, url.path.strip("/") + url.query
     except ValueError:
-        host = port = None
-    if url.scheme not in schemes or not host or port is None or re.sub("^/$", "", url.path) or url.query:
+        scheme, host, port, rest = "", None, None, ""
+    if scheme not in schemes or not host or port is None or rest:
         wanted = " or ".join(f"{name}://HOST:PORT" for name in schemes)
-        hint = "--unix serves a unix socket" if "unix" in url.scheme else "such as 127.0.0.1:0 for any port"
+        hint = "--unix serves a unix socket" if "unix" in scheme else "such as 127.0.0.1:0 for any port"
         raise InvalidArgument(f"{kind}: {text!r} is not {wanted}", hint=hint)
-    tls = schemes[url.scheme]
+    tls = schemes[scheme]
     if tls and not has_certificate:
         raise InvalidArgument(f"{kind}: {text} needs a certificate", hint="give --tls-cert and --tls-key")
     return Listener(kind, _address(kind, host), port, tls, asked=text)
