@@ -34,6 +34,7 @@ from flightstore.gateway.signals import Signals
 from flightstore.gateway.sockets import UnixSocket, check_free
 from flightstore.gateway.tls import Certificates
 from flightstore.gateway.tokens import default_path
+from flightstore.store.local import Store
 
 __all__ = ["CLOSING_S", "GRACE_S", "Gateway", "run", "tokens_file"]
 
@@ -83,10 +84,10 @@ class Gateway:
                 UnixSocket(listener.path).check()
             else:
                 check_free(listener.host, listener.port)
-        self.metrics = _part("metrics").Metrics()
         self.store = flightstore.connect(self.settings.store, capacity=self.settings.capacity)
         try:
             self.service = Service(self.store)
+            self.metrics = _logged_metrics(self.store)
             # HTTP first: Flight tells where it is.
             for listener in sorted(self.listeners, key=lambda one: (one.kind != HTTP, one.kind == HEALTH)):
                 self._start(listener)
@@ -122,7 +123,7 @@ class Gateway:
 
     def _http_server(self, listener: Listener) -> str:
         http = _part("http")
-        service = self._service_at(None)
+        service = self._service_at(listener.location)
         server = http.HttpServer(service, self.authenticator, self.settings.limits, self.metrics)
         self._stops.append(server.stop)
         if listener.path:
@@ -242,6 +243,21 @@ def _part(name: str) -> Any:
             f"the gateway's part {name} cannot be imported: {error}",
             hint="pip install 'flightstore[gateway]'",
         ) from error
+
+
+def _logged_metrics(store: Store) -> Any:
+    """The counts of this gateway; each request is logged as it is counted."""
+    requests = logging.getLogger(f"{logs.LOGGER}.requests")
+
+    class Logged(_part("metrics").Metrics):  # type: ignore[misc]
+        def request(
+            self, kind: str, code: str, seconds: float, bytes_in: int = 0, bytes_out: int = 0
+        ) -> None:
+            sizes = {"bytes_in": bytes_in, "bytes_out": bytes_out}
+            requests.debug(kind, extra={"code": str(code), "seconds": round(seconds, 6), **sizes})
+            super().request(kind, code, seconds, bytes_in, bytes_out)
+
+    return Logged(store)
 
 
 def _together(tasks: list[Callable[[], Any]], within_s: float) -> bool:
