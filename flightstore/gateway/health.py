@@ -58,7 +58,7 @@ class HealthServer:
         self._server.stop(grace_s).wait(grace_s + 1)
 
     def _say(self, *, ready: bool, live: bool) -> None:
-        for name, well in (("", ready), (READINESS, ready), (LIVENESS, live)):
+        for name, well in ((LIVENESS, live), ("", ready), (READINESS, ready)):
             status = _SERVING if well else _NOT_SERVING
             if self._said.get(name) != status:
                 self._said[name] = status

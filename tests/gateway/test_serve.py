@@ -221,7 +221,9 @@ def test_the_sockets_are_their_owners_from_their_first_moment(serve: Serve, plac
     done = threading.Event()
 
     def look() -> None:
-        while not done.is_set():
+        last = False
+        while not last:
+            last = done.is_set()
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     seen.add((path, stat.S_IMODE(path.lstat().st_mode)))
