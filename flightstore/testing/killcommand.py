@@ -20,6 +20,7 @@ from flightstore.testing import (  # they fill OPERATIONS
     crashmemory,
     crashsessions,
     crashspecial,
+    crashstreams,
     crashtable,
 )
 from flightstore.testing.killpoints import KillPointFailure, OperationFailed
@@ -32,6 +33,7 @@ __all__ = [
     "crashmemory",
     "crashsessions",
     "crashspecial",
+    "crashstreams",
     "crashtable",
     "main",
 ]
