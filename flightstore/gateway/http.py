@@ -194,12 +194,12 @@ class HttpServer:
         await self._runner.cleanup()
         if self._sweep is not None:
             self._sweep.cancel()
-        self._context.connections.abort()
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=1)
+        await self._context.connections.abort(1)
 
     # --- requests ---
 
@@ -211,11 +211,11 @@ class HttpServer:
         add("POST", "/actions/{name}", self._act)
         add("GET", "/objects", self._objects.list)
         for method in ("GET", "HEAD"):
-            add(method, "/objects/{ref:.+}", self._objects.get)
-        add("PUT", "/objects/{ref:.+}", self._objects.put)
-        add("DELETE", "/objects/{ref:.+}", self._objects.delete)
+            add(method, "/objects/{ref:[\\s\\S]+}", self._objects.get)
+        add("PUT", "/objects/{ref:[\\s\\S]+}", self._objects.put)
+        add("DELETE", "/objects/{ref:[\\s\\S]+}", self._objects.delete)
         for method in ("GET", "HEAD"):
-            add(method, "/frames/{ref:.+}", self._frames.get)
+            add(method, "/frames/{ref:[\\s\\S]+}", self._frames.get)
         add("PUT", "/frames", self._frames.put)
         add("POST", "/acknowledgements/{token}", self._frames.acknowledge)
 

@@ -66,11 +66,15 @@ class Connections:
         self._open.discard(connection)
         self._of.pop(connection.inner, None)
 
-    def abort(self) -> None:
-        """Cut all of them off."""
-        for connection in list(self._of.values()):
-            if connection.transport is not None:
-                connection.transport.abort()
+    async def abort(self, timeout_s: float) -> None:
+        """Cut all of them off; returns when they are gone."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while self._open and loop.time() < end:
+            for connection in list(self._of.values()):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(0.005)
 
     async def sweep(self) -> None:
         """Cut off those that are over and do not end. Runs until it is cancelled."""
