@@ -103,7 +103,8 @@ class HttpServer:
         if not self._thread.is_alive():
             self._thread.start()
             self._do(self._set_up())
-            self._metrics.watch(self._service)
+            self._metrics.watch(self._service.store)
+            self._metrics.track("leases", "gateway", self._service.leases.__len__)
             self._metrics.track("connections", "http", self._count_connections)
             self._metrics.track("uploads", "http", self._count_uploads)
         if host is not None:
