@@ -138,7 +138,7 @@ class FrameRoutes:
             length = header_bytes(bytes(await body.exactly(PREFIX_BYTES)))
             header = unpacked(memoryview(await body.exactly(length)))
             info = await receive_frame(context, store, header, body)
-        return json_answer(info, 201)
+        return json_answer(info)
 
 
 async def receive_frame(context: Context, store: Store, header: FrameHeader, body: Body) -> m.Info:
