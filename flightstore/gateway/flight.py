@@ -106,7 +106,13 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     ) -> None:
         self.service = service
         self.limits = limits or Limits()
-        self.calls = Calls(authenticator, self.limits, metrics, local=_is_loopback(location))
+        self.calls = Calls(
+            authenticator,
+            self.limits,
+            metrics,
+            local=_is_loopback(location),
+            certificates=verify_client,
+        )
         self._advertise = advertise
         self._tls = bool(tls_certificates)
         super().__init__(

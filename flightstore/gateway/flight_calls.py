@@ -1,8 +1,8 @@
 """Calls of the Flight server: who makes them, how many at a time, how they end.
 
-A middleware sees every call first (its headers, no more) and last (how it went). In between the handler asks
-`Calls.of` for the call, which is when the caller is found out: only the handler knows the peer's address and
-certificate.
+A middleware sees every call first (its headers, no more) and last (how it went). It finds out who calls, so
+that nobody unknown gets as far as a handler, which gRPC runs only when the client's first message is there.
+Certificates are known to handlers alone: with mutual TLS they ask.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyarrow import flight
 
 from flightstore.errors import FlightStoreError, GatewayBusy, InvalidArgument
 from flightstore.gateway.access import Caller
-from flightstore.gateway.flight_errors import as_flight_error
+from flightstore.gateway.flight_errors import as_flight_error, code_of
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.reslicing import DEFAULT_BATCH_BYTES
 
@@ -63,6 +63,7 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         """When something last moved, as far as Python sees it."""
         self.peer: str | None = None
         """As gRPC has it, ``ipv4:127.0.0.1:5123`` or ``unix:``; None until the handler runs."""
+        self.caller: Caller | None = None
         self.code = "OK"
         self.bytes_in = 0
         self.bytes_out = 0
@@ -127,13 +128,21 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
     """All calls that are running, of one server."""
 
     def __init__(
-        self, authenticator: Authenticator, limits: Limits, metrics: Metrics | None, *, local: bool
+        self,
+        authenticator: Authenticator,
+        limits: Limits,
+        metrics: Metrics | None,
+        *,
+        local: bool,
+        certificates: bool,
     ) -> None:
         self._authenticator = authenticator
         self._limits = limits
         self._metrics = metrics
         self._local = local
         """Whether only clients of this machine can connect."""
+        self._certificates = certificates
+        """Whether clients have certificates."""
         self._lock = threading.Lock()
         self._running: set[Call] = set()
         self._uploads = 0
@@ -160,20 +169,31 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         Raises:
             NotAuthenticated: nobody we know.
         """
-        identity = context.peer_identity()
-        certificate = identity.decode(errors="replace") if identity else None
-        return self._authenticator.caller_of(call.authorization, local=call.is_local, certificate=certificate)
+        if call.caller is None:
+            identity = context.peer_identity()
+            certificate = identity.decode(errors="replace") if identity else None
+            call.caller = self._authenticated(call, certificate)
+        return call.caller
+
+    def _authenticated(self, call: Call, certificate: str | None) -> Caller:
+        found = self._authenticator.caller_of(call.authorization, local=self._local, certificate=certificate)
+        found.session_for(call.session)
+        return found
 
     # --- what pyarrow calls ---
 
     def start_call(self, info: Any, headers: dict[str, list[str]]) -> Call:
         call = Call(self, info, headers)
         try:
+            self._admit(call)
             if info.method == flight.FlightMethod.HANDSHAKE:
                 self._shake_hands(call)
-            self._admit(call)
+            elif not self._certificates:
+                call.caller = self._authenticated(call, None)
         except Exception as error:
-            raise as_flight_error(error, "the handshake")[0] from None
+            self.ended(call)
+            call.code = code_of(error)
+            raise as_flight_error(error, "start_call")[0] from None
         return call
 
     def _shake_hands(self, call: Call) -> None:

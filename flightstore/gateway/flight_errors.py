@@ -7,8 +7,9 @@ formatted: then it appends the name of the class alone. So the classes made here
 are named after the error that they stand for: "there is no object 'x'. Detail: Python exception:
 ObjectNotFound". tests/gateway/test_flight_errors.py notices when a pyarrow does otherwise.
 
-ALREADY_EXISTS, RESOURCE_EXHAUSTED and FAILED_PRECONDITION cannot be had from Python. The error itself, with
-its hint and numbers, goes along as the trailer TRAILER.
+ALREADY_EXISTS, RESOURCE_EXHAUSTED and FAILED_PRECONDITION cannot be had from Python, and GetSchema lets no
+Flight error through: there UNKNOWN is what is left. The error itself, with its hint and numbers, goes along
+as the trailer TRAILER.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ def as_flight_error(error: BaseException, what: str) -> tuple[Exception, Fault]:
 
     Args:
         error: What happened.
-        what: The call, for the log.
+        what: Name of the handler.
     """
     if not isinstance(error, FlightStoreError):
         _log.error("%s failed", what, exc_info=error)
     fault = fault_of(error)
     text = _cut(str(error) if isinstance(error, FlightStoreError) else fault.message)
     code = code_of(error)
-    if code in _FLIGHT_ERRORS:
+    if code in _FLIGHT_ERRORS and what != "get_schema":
         return _FLIGHT_ERRORS[code](text, packed_fault(fault)), fault
     return _unformattable(code, fault.error)(text), fault
 
@@ -112,7 +113,7 @@ def _cut(text: str) -> str:
 @functools.cache
 def _unformattable(code: str, name: str) -> Any:
     """A class of errors that Arrow reports by its name."""
-    base = _BUILTINS[code]
+    base = _BUILTINS.get(code, RuntimeError)
 
     def refuse(self: BaseException) -> None:
         raise AttributeError(name)
