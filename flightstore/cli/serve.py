@@ -42,7 +42,7 @@ def _setting_options(function: Function) -> Function:
     epilog="""\b
 Examples:
     flightstore serve
-    flightstore serve --unix "$XDG_RUNTIME_DIR/flightstore.sock"
+    flightstore serve --unix /run/user/1000/flightstore.sock
     flightstore serve /dev/shm/team --flight 127.0.0.1:0 --http 127.0.0.1:0 --json
     flightstore serve --config gateway.toml --print-config
     flightstore serve --flight 0.0.0.0:8815 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml"""
