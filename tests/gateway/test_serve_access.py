@@ -117,6 +117,7 @@ def test_without_a_good_token_there_is_nothing(serve: Serve, tokens: Path, tmp_p
             assert get(served.addresses[kind], "/objects/x", **headers)[0] == 401
             assert request("POST", served.addresses[kind], "/actions/stats", b"{}", **headers)[0] == 401
         assert get(served.addresses[kind], "/objects/x", **header(good))[0] == 200
+    served.wait_for_log("refused why=")
     assert served.end() == 0
     assert not any(secret in served.text() for secret in (good, over, WRONG))
 
