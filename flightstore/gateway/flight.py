@@ -243,10 +243,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
         incoming = streams.Incoming(asked.context, asked.call, reader, self.limits, writer.write)
         store = asked.store
         if command.payload:
-            made = streams.receive_frame(store, incoming)
+            info = streams.receive_frame(store, incoming, asked.service.staged)
+            result = {"id": info.id, "name": info.name, "nbytes": info.nbytes, "num_rows": info.num_rows}
         else:
-            made = streams.receive_table(store, command, incoming)
-        writer.write(pa.py_buffer(m.encode(_put_result(store.stat(made)))))
+            result = _put_result(store.stat(streams.receive_table(store, command, incoming)))
+        writer.write(pa.py_buffer(m.encode(result)))
 
     @_handled
     def do_exchange(self, asked: _Asked, descriptor: Any, reader: Any, writer: Any) -> None:

@@ -13,6 +13,7 @@ import ipaddress
 import threading
 import time
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from pyarrow import flight
 
@@ -88,8 +89,9 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
 
     @property
     def session(self) -> str | None:
-        """The session asked for."""
-        return self.header(SESSION_HEADER) or None
+        """The session asked for; percent-encoded in the header."""
+        asked = self.header(SESSION_HEADER)
+        return unquote(asked) if asked else None
 
     @property
     def is_local(self) -> bool:
@@ -188,7 +190,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
 
     def _authenticated(self, call: Call, certificate: str | None) -> Caller:
         found = self._authenticator.caller_of(call.authorization, local=self._local, certificate=certificate)
-        found.session_for(call.session)
+        if not (call.session or "").isdecimal():  # whose name a number stands for the service knows
+            found.session_for(call.session)
         return found
 
     # --- what pyarrow calls ---

@@ -20,12 +20,13 @@ from flightstore.gateway.flight_errors import of_client_stream
 from flightstore.gateway.hydrating import hydrated
 from flightstore.gateway.incoming import FrameUpload, TableUpload
 from flightstore.gateway.limits import Limits
+from flightstore.gateway.many import Staged
 from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
 from flightstore.gateway.reslicing import resliced
 from flightstore.store.local import Store
 from flightstore.types import ObjectID
 from flightstore.wire.frames import PREFIX_BYTES, header_bytes, unpacked
-from flightstore.wire.messages import PutCommand, Ticket
+from flightstore.wire.messages import Info, PutCommand, Ticket
 
 __all__ = [
     "Incoming",
@@ -178,13 +179,18 @@ def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> Obje
         return upload.finish()
 
 
-def receive_frame(store: Store, incoming: Incoming) -> ObjectID:
-    """Store an object that arrives as a frame, cut into rows anywhere."""
+def receive_frame(store: Store, incoming: Incoming, staged: Staged) -> Info:
+    """Store an object that arrives as a frame, cut into rows anywhere; or stage it."""
     pieces = _pieces(incoming)
     head, rest = _head(pieces)
-    with FrameUpload(store, unpacked(head), max_object_bytes=incoming.limits.max_object_bytes) as upload:
+    header = unpacked(head)
+    upload = FrameUpload(store, header, max_object_bytes=incoming.limits.max_object_bytes)
+    try:
         _fill(upload.target, itertools.chain([rest], pieces))
-        return upload.finish()
+        return staged.finish(store, header, upload)
+    except BaseException:
+        upload.abort()
+        raise
 
 
 def _fill(target: memoryview, pieces: Iterable[memoryview]) -> None:
