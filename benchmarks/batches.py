@@ -11,15 +11,14 @@ status 1 when the long job lost something, or somebody was refused.
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+from command import console_for, options, write_json
 from harness import MIB, scratch_directory
 from report import describe_machine, load_average
 from rich.console import Console
@@ -146,18 +145,9 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
 
 
 @click.command()
-@click.option("--json", "json_to", metavar="FILE", help="Write JSON there; - for standard output.")
+@options
 @click.option("--jobs", default=1000, show_default=True, help="Short jobs.")
 @click.option("--objects", default=300, show_default=True, help="Objects of each.")
-@click.option("--quick", is_flag=True, help="Few jobs: shows that everything runs.")
-@click.option(
-    "--dir",
-    "parent",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("/dev/shm"),
-    show_default=True,
-    help="A directory on a memory file system.",
-)
 def main(json_to: str | None, jobs: int, objects: int, quick: bool, parent: Path) -> None:
     """Measure many short jobs beside a long one."""
     jobs = min(jobs, 20) if quick else jobs
@@ -165,7 +155,7 @@ def main(json_to: str | None, jobs: int, objects: int, quick: bool, parent: Path
     with scratch_directory(parent) as scratch:
         figures, untouched, nbytes = measure(scratch, jobs, objects)
     machine["load_average_end"] = load_average()
-    console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 200)
+    console = console_for(json_to)
     print_table(figures, console)
     said = "untouched" if untouched else "NOT WHAT THEY WERE"
     console.print(
@@ -174,15 +164,13 @@ def main(json_to: str | None, jobs: int, objects: int, quick: bool, parent: Path
     )
     for key, text in machine.items():
         console.print(f"{key}: {text}", highlight=False, markup=False)
-    if json_to:
-        content = {
-            "machine": machine,
-            "settings": {"jobs": jobs, "objects": objects, "capacity_bytes": CAPACITY, "quick": quick},
-            "long_job_untouched": untouched,
-            "rows": [asdict(one) | {"met": one.met} for one in figures],
-        }
-        text = json.dumps(content, indent=1)
-        click.echo(text) if json_to == "-" else Path(json_to).write_text(text + "\n")
+    content = {
+        "machine": machine,
+        "settings": {"jobs": jobs, "objects": objects, "capacity_bytes": CAPACITY, "quick": quick},
+        "long_job_untouched": untouched,
+        "rows": [asdict(one) | {"met": one.met} for one in figures],
+    }
+    write_json(json_to, content)
     if not untouched:
         raise SystemExit(1)
 

@@ -10,22 +10,19 @@ that a put makes of it, in a transaction of many.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
+from command import console_for, options, write_json
 from harness import OURS, Row, Target, interleave, make_row, median_us, quiet_gc, say, scratch_directory
 from processes import Helper
 from report import describe_machine, load_average, print_table, to_json
-from rich.console import Console
 
 import flightstore
 from flightstore.catalog.scopes import ADDED
@@ -150,28 +147,16 @@ def measure(scratch: Path, *, quick: bool) -> list[Row]:
 
 
 @click.command()
-@click.option("--json", "json_to", metavar="FILE", help="Write JSON there; - for standard output.")
-@click.option("--quick", is_flag=True, help="Little work: shows that it runs, says nothing about speed.")
-@click.option(
-    "--dir",
-    "parent",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("/dev/shm"),
-    show_default=True,
-    help="A directory on a memory file system.",
-)
+@options
 def main(json_to: str | None, quick: bool, parent: Path) -> None:
     """Measure events beside a pipe."""
-    console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 200)
+    console = console_for(json_to)
     machine: dict[str, Any] = describe_machine() | {"load_average_start": load_average()}
     with scratch_directory(parent) as scratch:
         rows = measure(scratch, quick=quick)
     machine["load_average_end"] = load_average()
     print_table(rows, machine, console)
-    if json_to:
-        content = to_json(rows, machine, {"quick": quick}) | {"date": date.today().isoformat()}
-        text = json.dumps(content, indent=1)
-        click.echo(text) if json_to == "-" else Path(json_to).write_text(text + "\n")
+    write_json(json_to, to_json(rows, machine, {"quick": quick}))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,17 @@ Prints a table, and writes JSON where asked. docs/benchmarks.md says what each r
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
+from command import console_for, options, write_json
 from duels import Found, run_beside, run_here
 from harness import GIB, MIB, Settings, scratch_directory
 from installs import ROOT
 from report import describe_machine, load_average, print_table, to_json
-from rich.console import Console
 from stores import PEERS
 from workloads import KEYS, all_workloads
 
@@ -47,7 +44,7 @@ class Size(click.ParamType[int]):
 
 
 @click.command()
-@click.option("--json", "json_to", metavar="FILE", help="Write JSON there; - for standard output.")
+@options
 @click.option("--only", multiple=True, type=click.Choice(KEYS), help="Measure this; may be repeated.")
 @click.option(
     "--peers",
@@ -62,19 +59,8 @@ class Size(click.ParamType[int]):
     default=ROOT,
     help="Where those are installed, and found again.  [default: .cache/peers]",
 )
-@click.option(
-    "--quick", is_flag=True, help="Little work: shows that everything runs, says nothing about speed."
-)
 @click.option("--size", type=Size(), default="1GiB", show_default=True, help="Size of the large table.")
 @click.option("--baselines-only", is_flag=True, help="Measure memcpy and the other stores alone.")
-@click.option(
-    "--dir",
-    "parent",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("/dev/shm"),
-    show_default=True,
-    help="A directory on a memory file system.",
-)
 def main(
     json_to: str | None,
     only: tuple[str, ...],
@@ -89,7 +75,7 @@ def main(
     beside = _chosen_peers(peers)
     _check_room(parent, size, only)
     # With JSON on standard output, what people read goes to standard error.
-    console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 200)
+    console = console_for(json_to)
     machine = describe_machine() | {"load_average_start": load_average()}
     found = Found()
     with scratch_directory(parent) as scratch:
@@ -104,12 +90,9 @@ def main(
     print_table(rows, machine, console)
     for reason in found.left_out:
         console.print(f"left out: {reason}", highlight=False, markup=False)
-    if json_to:
-        chosen = {"size_bytes": size, "quick": quick, "baselines_only": baselines_only}
-        content = to_json(rows, machine, chosen) | {"peers": found.versions, "left_out": found.left_out}
-        content["date"] = date.today().isoformat()
-        text = json.dumps(content, indent=1)
-        click.echo(text) if json_to == "-" else Path(json_to).write_text(text + "\n")
+    chosen = {"size_bytes": size, "quick": quick, "baselines_only": baselines_only}
+    content = to_json(rows, machine, chosen) | {"peers": found.versions, "left_out": found.left_out}
+    write_json(json_to, content)
 
 
 def _chosen_peers(text: str) -> list[str]:

@@ -12,24 +12,21 @@ spills, all the time.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from command import console_for, options, write_json
 from harness import MIB, OURS, Row, interleave, make_row, median_us, quiet_gc, say, scratch_directory
 from processes import Helper
 from report import describe_machine, load_average, print_table, to_json
-from rich.console import Console
 
 import flightstore
 from flightstore.config import parse_bytes
@@ -189,9 +186,8 @@ def measure(scratch: Path, disk: Path, nbytes: int, *, quick: bool) -> list[Row]
 
 
 @click.command()
-@click.option("--json", "json_to", metavar="FILE", help="Write JSON there; - for standard output.")
+@options
 @click.option("--size", default="256MiB", show_default=True, help="Of the large object.")
-@click.option("--quick", is_flag=True, help="Little work: shows that it runs, says nothing about speed.")
 @click.option(
     "--disk",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -199,29 +195,16 @@ def measure(scratch: Path, disk: Path, nbytes: int, *, quick: bool) -> list[Row]
     show_default=True,
     help="A directory on a disk.",
 )
-@click.option(
-    "--dir",
-    "parent",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("/dev/shm"),
-    show_default=True,
-    help="A directory on a memory file system.",
-)
 def main(json_to: str | None, size: str, quick: bool, disk: Path, parent: Path) -> None:
     """Measure spilling beside plain files, and gets with and without room."""
-    console = Console(stderr=json_to == "-", width=None if sys.stdout.isatty() else 200)
+    console = console_for(json_to)
     machine: dict[str, Any] = describe_machine() | {"load_average_start": load_average()}
     nbytes = 8 * MIB if quick else parse_bytes(size)
     with scratch_directory(parent) as scratch, tempfile.TemporaryDirectory(dir=disk) as spilled:
         rows = measure(scratch, Path(spilled), nbytes, quick=quick)
     machine["load_average_end"] = load_average()
     print_table(rows, machine, console)
-    if json_to:
-        content = to_json(rows, machine, {"quick": quick, "size": nbytes}) | {
-            "date": date.today().isoformat()
-        }
-        text = json.dumps(content, indent=1)
-        click.echo(text) if json_to == "-" else Path(json_to).write_text(text + "\n")
+    write_json(json_to, to_json(rows, machine, {"quick": quick, "size": nbytes}))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from flightstore.errors import NotAllowed
 
-__all__ = ["ADMIN", "READ", "RIGHTS", "WRITE", "Caller"]
+__all__ = ["ADMIN", "READ", "RIGHTS", "WRITE", "Authenticates", "Caller"]
 
 READ, WRITE, ADMIN = "read", "write", "admin"
 RIGHTS = (READ, WRITE, ADMIN)
@@ -54,3 +55,15 @@ class Caller:
                 hint=f"its sessions are {', '.join(self.sessions)}",
             )
         return asked
+
+
+class Authenticates(Protocol):
+    """What tells the servers who calls; see authentication.py."""
+
+    def caller_of(self, authorization: str | None, *, local: bool, certificate: str | None = None) -> Caller:
+        """Who sent this header, or has this certificate.
+
+        Raises:
+            NotAuthenticated: nobody that is known.
+        """
+        ...

@@ -112,7 +112,26 @@ class Connection:
         kernel.register_membarrier()
 
     def _register(self) -> ClientFile:
-        """Make this process's client file; gives the reserve up when the file system has no other room.
+        """Make this process's client file.
+
+        Raises:
+            StoreFull: the file system has no room for it.
+        """
+        file = self._new_client(ClientFile.sign)
+        self._client = file.client
+        return file
+
+    def new_guest(self) -> ClientFile:
+        """Make a client file for a process that is no client itself, and that lives for as long as it has
+        `ClientFile.shared` open; see lifecycle.guests.
+
+        Raises:
+            StoreFull: the file system has no room for it.
+        """
+        return self._new_client(ClientFile.share)
+
+    def _new_client(self, finish: Callable[[ClientFile], None]) -> ClientFile:
+        """A client file where all others see it; gives the reserve up when the file system has no other room.
 
         Raises:
             StoreFull: it has no room at all.
@@ -120,21 +139,16 @@ class Connection:
         self.refuse_destroyed()
         try:
             try:
-                return self._new_client()
+                return self._published(lambda: new_client_file(self.path, self.mode), finish)
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
             layout.give_up_reserve(self.path)
-            return self._new_client()
+            return self._published(lambda: new_client_file(self.path, self.mode), finish)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             raise layout.no_room_for(self.path, "a client file") from error
-
-    def _new_client(self) -> ClientFile:
-        file = self._published(lambda: new_client_file(self.path, self.mode), ClientFile.sign)
-        self._client = file.client
-        return file
 
     def _published(self, make: Callable[[], ClientFile], finish: Callable[[ClientFile], None]) -> ClientFile:
         """A client file where all others see it."""

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -37,12 +37,14 @@ from flightstore.types import ObjectID
 
 __all__ = [
     "SMALL_BYTES",
+    "Assembly",
     "NewObject",
     "abort",
     "allocate",
     "give_up",
     "new_object",
     "put",
+    "refuse_taken",
     "seal",
     "undoing",
     "write_pending",
@@ -73,9 +75,8 @@ class NewObject:
     """Extents of other objects that it is composed of. The caller holds leases on these meanwhile."""
     members: tuple[Member, ...] = ()
     """Those objects."""
-    completed_by: tuple[NewObject, Payload, int] | None = None
-    """For a table built in place: a pending object whose extent becomes its first when it is sealed, the kind
-    and layout that it has then, and its bytes."""
+    assembly: Assembly | None = None
+    """What it becomes when it is sealed, if it is made of several pending objects."""
     flags: int = 0
     """FLAG_* that it has from the beginning."""
     may_spill: bool = True
@@ -114,6 +115,18 @@ class NewObject:
             batches=(self.batch,) if self.batch else (),
             origin=payload.origin,
         )
+
+
+class Assembly(NamedTuple):
+    """A pending object and others that become one object in the commit that seals it."""
+
+    parts: tuple[NewObject, ...]
+    """All of them, the object itself included: their extents, in this order, become its extents, and the
+    metadata of the first one its metadata."""
+    payload: Payload
+    """Kind, layout and rows that it has then."""
+    nbytes: int
+    """And its bytes."""
 
 
 def new_object(
@@ -177,13 +190,35 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     freeing.sweep_if_worthwhile(conn)
 
 
-def write_pending(conn: Connection, new: NewObject, deadline: float | None) -> None:
-    """Make a pending object beside another, and write its payload; whoever calls seals it, or gives it up.
+def write_pending(
+    conn: Connection, new: NewObject, deadline: float | None, *, holding: bool = True
+) -> Extent:
+    """Make a pending object and write its payload; whoever calls seals it, or gives it up.
+
+    Args:
+        conn: The store.
+        new: The object.
+        deadline: When (monotonic seconds) to stop waiting for room; None never stops.
+        holding: As for `with_room`: True for what is made beside another pending object.
+
+    Returns:
+        Where it lies.
 
     Raises:
-        StoreFull, CatalogFull: there is no pending object then.
+        ObjectExists, StoreFull, CatalogFull, SessionEnded: there is no pending object then.
     """
-    _copy(conn, new.payload, allocate(conn, new, deadline, holding=True))
+    extent = allocate(conn, new, deadline, holding=holding)
+    _copy(conn, new.payload, extent)
+    return extent
+
+
+def refuse_taken(conn: Connection, session: int, object_id: ObjectID) -> None:
+    """See early that an id is taken; the transaction that records the object looks again.
+
+    Raises:
+        ObjectExists: it is.
+    """
+    conn.write(lambda tx: _refuse_taken(conn, tx, session, object_id))
 
 
 def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
@@ -440,28 +475,36 @@ def _seal_pending(conn: Connection, tx: WriteTransaction, new: NewObject) -> Non
     record = tx.pending(new.session, new.id)
     if record is None:
         raise StoreClosed(f"the object {new.id} is no longer being created: it was aborted")
-    tx.drop_pending(new.session, new.id)
-    if new.completed_by is not None:
-        record = _completed(tx, new, record)
+    if new.assembly is None:
+        tx.drop_pending(new.session, new.id)
+    else:
+        record = _assembled(tx, new, new.assembly, record)
     _make_visible(conn, tx, new, _sharing(tx, new, record), ring_id=True)
 
 
-def _completed(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> ObjectRecord:
-    """The record with the extent and the metadata of the pending object that completes it."""
-    assert new.completed_by is not None
-    helper, payload, nbytes = new.completed_by
-    part = tx.pending(helper.session, helper.id)
-    if part is None:
-        raise StoreClosed(f"a part of the object {new.id} is no longer being created: it was aborted")
-    tx.drop_pending(helper.session, helper.id)
+def _assembled(
+    tx: WriteTransaction, new: NewObject, assembly: Assembly, record: ObjectRecord
+) -> ObjectRecord:
+    """The record with the extents of all parts, which are pending no more."""
+    extents: list[Extent] = []
+    head: ObjectRecord | None = None
+    for part in assembly.parts:
+        found = tx.pending(part.session, part.id)
+        if found is None or found.serial != part.serial:
+            raise StoreClosed(f"a part of the object {new.id} is no longer being created: it was aborted")
+        tx.drop_pending(part.session, part.id)
+        extents += found.extents
+        head = head or found
+    assert head is not None
     return msgspec.structs.replace(
         record,
-        kind=payload.kind,
-        layout=payload.layout,
-        extents=(*part.extents, *record.extents),
-        nbytes=nbytes,
-        metadata=part.metadata,
-        metadata_at=part.metadata_at,
+        kind=assembly.payload.kind,
+        layout=assembly.payload.layout,
+        extents=tuple(extents),
+        nbytes=assembly.nbytes,
+        num_rows=assembly.payload.num_rows,
+        metadata=head.metadata,
+        metadata_at=head.metadata_at,
     )
 
 

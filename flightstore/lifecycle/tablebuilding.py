@@ -19,7 +19,7 @@ from flightstore.errors import InvalidArgument, NotStorable
 from flightstore.lifecycle import sealing
 from flightstore.lifecycle.building import Builder
 from flightstore.lifecycle.connection import Connection
-from flightstore.lifecycle.sealing import new_object
+from flightstore.lifecycle.sealing import Assembly, new_object
 from flightstore.objects.columns import column_of
 from flightstore.objects.composition import Composition, Piece, SegmentSource, Source, compose, own_segments
 from flightstore.objects.encoding import streams_of
@@ -257,7 +257,8 @@ class TableBuilder:
         helper = new_object(self._new.session, composition.payload, None, None, self._metadata)
         try:
             sealing.write_pending(self._conn, helper, self._deadline)
-            self._new.completed_by = (helper, composition.payload, composition.nbytes)
+            parts = (helper, self._new)
+            self._new.assembly = Assembly(parts, composition.payload, composition.nbytes)
             return self._builder.seal()
         except BaseException:
             sealing.give_up(self._conn, (helper,))

@@ -32,6 +32,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
 
 from flightstore.errors import FlightStoreError, StoreFull
 from flightstore.memory import kernel
@@ -59,6 +60,8 @@ class ClientFile:
         self.descriptor = descriptor
         self.words = memoryview(mmap.mmap(descriptor, FILE_BYTES)).cast("Q")
         self.reserved_entries = 0
+        self.shared: FileIO | None = None
+        """See `share`."""
 
     def reserve(self, entries: int) -> None:
         """Back entries with memory, so that storing into them cannot fail.
@@ -76,6 +79,17 @@ class ClientFile:
         raw = self.words.cast("B")
         raw[: len(header)] = header
         raw[_PID_AT : _PID_AT + 4] = struct.pack("<I", os.getpid())  # last: a pid stands with its start time
+
+    def share(self) -> None:
+        """Instead of signing: let another process live for this file, in whatever pid namespace it is.
+
+        Its client lives as long as anybody has `shared` open, which is locked; that descriptor can be sent
+        to the other process. It cannot be written through. Only before `publish`: for a moment there is no
+        lock.
+        """
+        fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+        self.shared = FileIO(self.path)
+        fcntl.flock(self.shared, fcntl.LOCK_SH)
 
     def publish(self, path: str) -> None:
         """Move the finished file to where others look for it."""
@@ -97,6 +111,8 @@ class ClientFile:
             with contextlib.suppress(OSError):
                 os.close(self.descriptor)
             self.descriptor = -1
+        if self.shared is not None:
+            self.shared.close()
 
 
 def new_client_file(store_path: str, mode: int, entries: int = _FIRST_ENTRIES) -> ClientFile:

@@ -23,6 +23,7 @@ __all__ = [
     "CONTAINER_MATRIX",
     "CONTAINER_RECORDS",
     "Parts",
+    "check_details",
     "put_together",
     "taken_apart",
 ]
@@ -134,6 +135,23 @@ def put_together(container: int, details: bytes, array: np.ndarray[Any, Any], pa
     if container == CONTAINER_MATRIX:
         return array.view(np.matrix)
     return _unmasked(array, _decode_mask(details), payload) if container == CONTAINER_MASKED else array
+
+
+def check_details(container: int, details: bytes, array: np.ndarray[Any, Any], size_bytes: int) -> None:
+    """See whether a mask lies within the extent, and the details are as they are written here.
+
+    Raises:
+        ValueError, msgspec.MsgspecError: it is not so.
+    """
+    if container == CONTAINER_MASKED:
+        stored = _decode_mask(details)
+        mask_bytes = np.ma.make_mask_descr(array.dtype).itemsize * array.size
+        if stored.at is not None and not 0 <= stored.at <= size_bytes - mask_bytes:
+            raise ValueError("the mask lies outside")
+        if stored.fill_value is not None and len(stored.fill_value) != array.dtype.itemsize:
+            raise ValueError("a fill value of another length")
+    elif details and container != CONTAINER_ARROW:
+        raise ValueError("details of a container that has none")
 
 
 def _unmasked(array: np.ndarray[Any, Any], stored: _Mask, payload: pa.Buffer) -> Any:

@@ -13,7 +13,7 @@ import msgspec
 from flightstore.errors import NotStorable
 from flightstore.objects.base import KIND_BLOB, Object, Payload
 
-__all__ = ["Blob", "encode_blob", "encode_bytes", "encode_exposed"]
+__all__ = ["Blob", "decode_layout", "encode_blob", "encode_bytes", "encode_exposed", "shaped"]
 
 FORMAT_VERSION = 1
 
@@ -30,7 +30,7 @@ class BlobLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encode_layout = msgspec.msgpack.Encoder().encode
-_decode_layout = msgspec.msgpack.Decoder(BlobLayout).decode
+decode_layout = msgspec.msgpack.Decoder(BlobLayout).decode
 _PLAIN = b""
 
 
@@ -55,7 +55,7 @@ def encode_blob(value: Any) -> Payload:
         return Payload(KIND_BLOB, _PLAIN, view.nbytes, ((0, view),), keepalive=value)
     layout = BlobLayout(FORMAT_VERSION, view.format, view.shape or ())
     try:
-        _shaped(memoryview(bytes(view.itemsize)), layout, sample=True)
+        shaped(memoryview(bytes(view.itemsize)), layout, sample=True)
     except (ValueError, TypeError) as error:
         raise NotStorable(
             f"a {type(value).__name__} of element format {view.format!r} cannot be stored as bytes",
@@ -79,7 +79,7 @@ def encode_exposed(value: Any) -> Payload:
     return Payload(KIND_BLOB, _PLAIN, buffer.size, ((0, buffer),), keepalive=value)
 
 
-def _shaped(raw: memoryview, layout: BlobLayout, *, sample: bool = False) -> memoryview:
+def shaped(raw: memoryview, layout: BlobLayout, *, sample: bool = False) -> memoryview:
     """`raw` bytes in the format and shape of `layout`; an empty one keeps its format only."""
     raw = raw.cast("B")
     if sample or 0 in layout.shape:
@@ -105,7 +105,7 @@ class Blob(Object):
             raw = raw[: record.nbytes]
         if not record.layout:
             return raw if raw.format == "B" else raw.cast("B")
-        return _shaped(raw, _decode_layout(record.layout))
+        return shaped(raw, decode_layout(record.layout))
 
     _value = view
 

@@ -33,7 +33,12 @@ __all__ = [
     "SegmentSource",
     "Source",
     "compose",
+    "decode_composed",
+    "derived_schema",
+    "joined",
     "open_composed",
+    "own_segments",
+    "payload_of_part",
     "payload_of_streams",
     "source_of",
 ]
@@ -86,7 +91,8 @@ class ComposedLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ComposedLayout).decode
+decode_composed = msgspec.msgpack.Decoder(ComposedLayout).decode
+"""Decode a ComposedLayout."""
 
 
 class SegmentSource(NamedTuple):
@@ -140,10 +146,10 @@ class Composition(NamedTuple):
 
 def layout_of(handle: Handle) -> ComposedLayout:
     """The layout of a composed table."""
-    layout = _decode(handle.record.layout)
+    layout = decode_composed(handle.record.layout)
     if layout.at is not None:
         at, length = layout.at
-        layout = _decode(handle.payload.slice(at, length))
+        layout = decode_composed(handle.payload.slice(at, length))
     return layout
 
 
@@ -154,7 +160,7 @@ def open_composed(handle: Handle) -> pa.Table:
     columns: list[pa.ChunkedArray] = []
     for run in layout.columns:
         for index in range(run.count):
-            columns.append(_joined([tables[number].column(at + index) for number, at in run.pieces]))
+            columns.append(joined([tables[number].column(at + index) for number, at in run.pieces]))
     schema = _schema(handle, layout)
     if not columns:
         return empty_columns(schema, handle.record.num_rows or 0)
@@ -179,7 +185,8 @@ def _stream(handle: Handle, layout: ComposedLayout, segment: Segment) -> pa.Buff
     return extent.slice(segment.offset, segment.layout.stream_bytes)
 
 
-def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+def joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """A column whose rows lie in several segments."""
     if len(parts) == 1:
         return parts[0]
     return pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
@@ -195,10 +202,10 @@ def _schema(handle: Handle, layout: ComposedLayout) -> pa.Schema:
     if len(runs) == 1 and runs[0].count == len(schemas[runs[0].pieces[0][0]]):
         return schemas[runs[0].pieces[0][0]]
     first = [(schemas[run.pieces[0][0]], run.pieces[0][1] + k) for run in runs for k in range(run.count)]
-    return _derived(first)
+    return derived_schema(first)
 
 
-def _derived(first: Sequence[tuple[pa.Schema, int]]) -> pa.Schema:
+def derived_schema(first: Sequence[tuple[pa.Schema, int]]) -> pa.Schema:
     """The schema of columns given by the schemas and columns of their first pieces."""
     metadata = first[0][0].metadata if first else None
     return pa.schema([schema.field(column) for schema, column in first], metadata)
@@ -255,6 +262,13 @@ def own_segments(streams: Sequence[tuple[Stream, pa.Schema]]) -> list[SegmentSou
     return segments
 
 
+def payload_of_part(streams: Sequence[tuple[Stream, pa.Schema]]) -> Payload:
+    """Streams for an extent that a table yet to be composed will list, placed as `own_segments` says."""
+    pieces = _placed([stream for stream, _ in streams])
+    size = pieces[-1][0] + size_of(pieces[-1][1])
+    return Payload(KIND_COMPOSED, b"", size, pieces, streams[0][0].num_rows)
+
+
 def payload_of_streams(
     schema: pa.Schema,
     num_rows: int,
@@ -275,7 +289,7 @@ def compose(wanted: Source, streams: Sequence[Stream] = ()) -> Composition:
         {piece.segment.key: piece.segment for column in wanted.columns for piece in column}.values()
     )
     first = [(column[0].segment.schema, column[0].column) for column in wanted.columns if column]
-    derives = len(first) == len(wanted.columns) and same_schema(_derived(first), wanted.schema)
+    derives = len(first) == len(wanted.columns) and same_schema(derived_schema(first), wanted.schema)
     pieces = _placed(streams)
     size = pieces[-1][0] + size_of(pieces[-1][1]) if pieces else 0
     layout = ComposedLayout(FORMAT_VERSION)

@@ -35,6 +35,7 @@ __all__ = [
     "encode_reader",
     "encode_scalar",
     "encode_table",
+    "parts_of",
     "streams_of",
 ]
 
@@ -54,19 +55,29 @@ def encode_table(table: pa.Table, *, dictionaries: bool = True) -> Payload:
         small = small_payload(batches[0])
         if small is not None:
             return small
-    streams = streams_of(table, dictionaries=dictionaries)
+    streams, places = parts_of(table, dictionaries=dictionaries)
     if len(streams) == 1:
         return stream_payload(streams[0][0], table)
-    schema = table.schema
+    payload = payload_of_streams(table.schema, table.num_rows, streams, places)
+    return msgspec.structs.replace(payload, keepalive=table)
+
+
+def parts_of(
+    table: pa.Table, *, dictionaries: bool = True
+) -> tuple[list[tuple[Stream, pa.Schema]], list[tuple[int, int]]]:
+    """The streams a table is stored as, each with the schema of its columns; and for each column of the table
+    its stream and its place there.
+    """
+    streams = streams_of(table, dictionaries=dictionaries)
+    if len(streams) == 1:
+        return [(streams[0][0], table.schema)], [(0, index) for index in range(table.num_columns)]
     places = {
         column: (number, index)
         for number, (_, columns) in enumerate(streams)
         for index, column in enumerate(columns)
     }
-    parts = [(stream, _part(schema, columns)) for stream, columns in streams]
-    ordered = [places[column] for column in range(len(schema))]
-    payload = payload_of_streams(schema, table.num_rows, parts, ordered)
-    return msgspec.structs.replace(payload, keepalive=table)
+    parts = [(stream, _part(table.schema, columns)) for stream, columns in streams]
+    return parts, [places[column] for column in range(table.num_columns)]
 
 
 def streams_of(table: pa.Table, *, dictionaries: bool = True) -> list[tuple[Stream, list[int]]]:

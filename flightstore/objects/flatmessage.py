@@ -15,6 +15,7 @@ Calls nothing else. The format, little-endian throughout, of what is walked here
     reference = uint32: distance from itself to the table or vector
     vector    = uint32 count | elements
 
+    Schema          fields: 0 endianness (int16, 0 = little)
     Message         fields: 0 version, 1 header type (uint8), 2 header (reference), 3 body length (int64)
     DictionaryBatch fields: 0 id, 1 data (reference to a RecordBatch), 2 is delta
     RecordBatch     fields: 0 length (int64), 1 nodes, 2 buffers (vector of Buffer), 3 compression,
@@ -35,6 +36,8 @@ __all__ = [
     "RECORDS",
     "body_length",
     "buffers_of",
+    "is_compressed",
+    "is_little_endian",
     "null_counts",
     "realign",
     "relay",
@@ -105,6 +108,18 @@ def buffers_of(metadata: Any) -> list[tuple[int, int]]:
 def view_counts(metadata: Any) -> list[int]:
     """For each view column of a record batch, depth first, how many data buffers it has."""
     return _numbers(metadata, _batch_of(metadata), 4, 1)[0]
+
+
+def is_compressed(metadata: Any) -> bool:
+    """Whether the body of a record or dictionary batch is compressed."""
+    return _field(metadata, _batch_of(metadata), 3) != 0
+
+
+def is_little_endian(metadata: Any) -> bool:
+    """Whether the buffers of a schema's batches are."""
+    schema = _follow(metadata, _field(metadata, _follow(metadata, 0), 2))
+    place = _field(metadata, schema, 0)
+    return not place or _u16(metadata, place)[0] == 0
 
 
 def null_counts(metadata: Any) -> list[int]:

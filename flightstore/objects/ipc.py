@@ -42,6 +42,7 @@ __all__ = [
     "encode_layout",
     "expressible",
     "gathered_stream",
+    "layout_of_stream",
     "open_batches",
     "open_table",
     "refusing",
@@ -204,11 +205,13 @@ class _Assembly:
         """The finished stream."""
         self._pieces.append((self._at, END_OF_STREAM))
         size = self._at + len(END_OF_STREAM)
-        layout = _layout(self._fingerprint, self._schema_bytes, self._entries, size, self._flags, container)
+        layout = layout_of_stream(
+            self._fingerprint, self._schema_bytes, self._entries, size, self._flags, container
+        )
         return Stream(layout, self._pieces, sum([entry[2] for entry in self._entries]))
 
 
-def _layout(
+def layout_of_stream(
     fingerprint: bytes,
     schema_bytes: int,
     batches: list[tuple[int, int, int]],
@@ -216,6 +219,7 @@ def _layout(
     flags: int,
     container: int,
 ) -> TableLayout:
+    """The layout of a stream whose record batches lie at `batches` (offset, length, rows)."""
     listed = tuple(batches) if len(batches) <= LISTED_BATCHES and not flags & FLAG_DICTIONARIES else ()
     return TableLayout(
         FORMAT_VERSION, fingerprint, schema_bytes, stream_bytes, len(batches), listed, flags, container
@@ -304,7 +308,7 @@ def _laid_out(known: KnownSchema, batch: pa.RecordBatch, container: int) -> Payl
         out[body + new : body + new + length] = written[body_at + old : body_at + old + length]
     start, rows = len(known.message), batch.num_rows
     entry = (start, end - start, rows)
-    layout = encode_layout(_layout(known.fingerprint, start, [entry], len(out), 0, container))
+    layout = encode_layout(layout_of_stream(known.fingerprint, start, [entry], len(out), 0, container))
     head = written[:body_at]
     if known.seen == head and _dense(moves):
         known.plan = _Plan(head, prefix, moves, layout, rows, container)

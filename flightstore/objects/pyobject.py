@@ -21,7 +21,7 @@ import msgspec
 from flightstore.errors import NotStorable
 from flightstore.objects.base import KIND_PYOBJECT, Object, Payload, aligned
 
-__all__ = ["PyObject", "encode_pickle"]
+__all__ = ["PyObject", "decode_layout", "encode_pickle"]
 
 FORMAT_VERSION = 1
 PROTOCOL = 5
@@ -41,7 +41,7 @@ class PyObjectLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encode_layout = msgspec.msgpack.Encoder().encode
-_decode_layout = msgspec.msgpack.Decoder(PyObjectLayout).decode
+decode_layout = msgspec.msgpack.Decoder(PyObjectLayout).decode
 
 
 def encode_pickle(value: Any) -> Payload:
@@ -125,7 +125,7 @@ class PyObject(Object):
         Unpickling runs code that the object's creator chose.
         """
         handle = self._live
-        layout = _decode_layout(handle.record.layout)
+        layout = decode_layout(handle.record.layout)
         payload = memoryview(handle.payload).cast("B")
         data = payload[: layout.pickle_bytes]
         if not layout.num_buffers:

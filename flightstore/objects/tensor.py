@@ -19,7 +19,7 @@ from flightstore.errors import FlightStoreError, NotConvertible, NotStorable
 from flightstore.objects.arrays import CONTAINER_ARRAY, Parts, arrow_tensor, put_together, taken_apart
 from flightstore.objects.base import KIND_TENSOR, Object, Payload, aligned
 
-__all__ = ["Tensor", "encode_container", "encode_tensor"]
+__all__ = ["Tensor", "decode_layout", "encode_container", "encode_tensor", "restored_dtype"]
 
 FORMAT_VERSION = 1
 DESCRIPTION_BYTES = 300
@@ -52,7 +52,7 @@ class TensorLayout(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_layout = msgspec.msgpack.Decoder(TensorLayout).decode
+decode_layout = msgspec.msgpack.Decoder(TensorLayout).decode
 _described: dict[Any, bytes] = {}
 """Descriptions by dtype; of structures by what else tells them apart, too."""
 _dtypes: dict[bytes, np.dtype[Any]] = {}
@@ -142,7 +142,7 @@ def _describe(dtype: np.dtype[Any]) -> bytes:
         warnings.simplefilter("ignore")  # a dtype's private metadata is not part of its equality
         try:
             described = _encode(_description(dtype))
-            restored = _restore(described)
+            restored = restored_dtype(described)
             # Records and plain structures are equal, and so are structures that are aligned and that are not.
             same = restored == dtype and (
                 dtype.kind != "V"
@@ -203,7 +203,8 @@ def _described_dtype(described: Any) -> np.dtype[Any]:
     )
 
 
-def _restore(described: bytes) -> np.dtype[Any]:
+def restored_dtype(described: bytes) -> np.dtype[Any]:
+    """The dtype that was described so, cached."""
     known = _dtypes.get(described)
     if known is None:
         known = _described_dtype(msgspec.msgpack.decode(described))
@@ -240,7 +241,7 @@ class Tensor(Object):
 
     @property
     def _layout(self) -> TensorLayout:
-        return _decode_layout(self._live.record.layout)
+        return decode_layout(self._live.record.layout)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -250,7 +251,7 @@ class Tensor(Object):
         if layout.dtype_at is not None:
             at, length = layout.dtype_at
             described = self._live.payload.slice(at, length).to_pybytes()
-        return _restore(described)
+        return restored_dtype(described)
 
     @property
     def shape(self) -> tuple[int, ...]:

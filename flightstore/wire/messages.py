@@ -192,8 +192,8 @@ def parse_ticket(raw: bytes) -> Ticket:
         _ = ticket.ref
         if ticket.partition is not None and not 0 <= ticket.partition < ticket.partitions:
             raise InvalidArgument(f"there is no partition {ticket.partition} of {ticket.partitions}")
-        if ticket.offset < 0 or (ticket.limit is not None and ticket.limit < 0):
-            raise InvalidArgument("offset and limit count rows: neither is below 0")
+        if not all(0 <= count < 1 << 63 for count in (ticket.offset, ticket.limit or 0)):
+            raise InvalidArgument("offset and limit count rows: neither is below 0, nor beyond 63 bits")
         return ticket
     ref = parse_ref(_text(raw))
     return Ticket(id=str(ref)) if isinstance(ref, ObjectID) else Ticket(name=ref)

@@ -38,8 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connectors": PUBLIC,
     "adapters": PUBLIC | {"connectors"},
     "testing": STORE | {"store", "", "wire", "gateway", "remote", "cluster", "connectors", "adapters"},
-    "cli": STORE
-    | {"store", "", "wire", "gateway", "remote", "cluster", "connectors", "adapters", "testing"},
+    "cli": STORE | {"store", "", "wire", "gateway", "remote", "cluster", "connectors", "adapters", "testing"},
 }
 
 

@@ -1,0 +1,202 @@
+"""What flows through DoGet and DoPut: tables, and frames as rows of one binary column.
+
+Outgoing streams are read by C++ alone, and every buffer of them holds the reference on its object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import flight
+
+from flightstore.errors import InvalidArgument
+from flightstore.gateway.flight_errors import of_client_stream
+from flightstore.gateway.hydrating import hydrated
+from flightstore.gateway.incoming import FrameUpload, TableUpload
+from flightstore.gateway.limits import Limits
+from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
+from flightstore.gateway.reslicing import resliced
+from flightstore.store.local import Store
+from flightstore.types import ObjectID
+from flightstore.wire.frames import PREFIX_BYTES, header_bytes, unpacked
+from flightstore.wire.messages import PutCommand, Ticket
+
+__all__ = [
+    "Incoming",
+    "frame_table",
+    "outgoing_table",
+    "receive_frame",
+    "receive_table",
+    "stream_of_table",
+]
+
+PIECE_BYTES = 1 << 20
+"""Of a frame, in one row."""
+JOINED_BYTES = 64 << 10
+"""Pieces of a payload below this are put together with their neighbours."""
+FRAME = pa.schema([pa.field("frame", pa.large_binary(), nullable=False)])
+"""Schema of a frame on its way."""
+
+
+# --- out ---
+
+
+def outgoing_table(store: Store, ticket: Ticket, max_bytes: int) -> pa.Table:
+    """What a ticket asks for, in batches of at most so many bytes."""
+    if ticket.payload:
+        return frame_table(frame_of(store, ticket.ref))
+    _, table = table_of(store, ticket.ref)
+    return resliced(hydrated(rows_of(table, ticket), ticket.hydrate), max_bytes)
+
+
+def frame_table(frame: Frame) -> pa.Table:
+    """A frame as rows of one column, the payload in the store's own memory."""
+    rows = [pa.py_buffer(frame.head), *_rows(frame)]
+    return pa.Table.from_batches([_row(buffer) for buffer in rows], FRAME)
+
+
+def _row(buffer: pa.Buffer) -> pa.RecordBatch:
+    offsets = pa.py_buffer(b"\0" * 8 + buffer.size.to_bytes(8, "little"))
+    array = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer], 0)
+    return pa.RecordBatch.from_arrays([array], schema=FRAME)
+
+
+def _rows(frame: Frame) -> Iterator[pa.Buffer]:
+    """The payload in pieces of up to PIECE_BYTES; small ones, and the gaps between them, are joined."""
+    joined = bytearray()
+    at = 0
+    for offset, piece in [*frame.pieces, (frame.size_bytes, b"")]:
+        buffer = piece if isinstance(piece, pa.Buffer) else pa.py_buffer(piece)
+        joined += bytes(offset - at)
+        at = offset + buffer.size
+        if buffer.size < JOINED_BYTES:
+            joined += memoryview(buffer)
+        if joined and (len(joined) >= PIECE_BYTES - JOINED_BYTES or buffer.size >= JOINED_BYTES):
+            yield from _cut(pa.py_buffer(bytes(joined)))
+            joined = bytearray()
+        if buffer.size >= JOINED_BYTES:
+            yield from _cut(buffer)
+    if joined:
+        yield from _cut(pa.py_buffer(bytes(joined)))
+
+
+def _cut(buffer: pa.Buffer) -> Iterator[pa.Buffer]:
+    for start in range(0, buffer.size, PIECE_BYTES):
+        yield buffer.slice(start, min(PIECE_BYTES, buffer.size - start))
+
+
+def stream_of_table(table: pa.Table) -> Any:
+    """A table as what DoGet returns: read by C++, dictionaries included."""
+    return flight.RecordBatchStream(table.to_reader())
+
+
+# --- in ---
+
+
+class Incoming:
+    """The batches that a client sends; metadata beside them go back as they came."""
+
+    def __init__(
+        self, reader: Any, limits: Limits, moved: Callable[[int], None], echo: Callable[[pa.Buffer], None]
+    ) -> None:
+        self.limits = limits
+        self._reader = reader
+        self._moved = moved
+        self._echo = echo
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the stream.
+
+        Raises:
+            InvalidArgument: it has none.
+        """
+        with _understood():
+            return self._reader.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            with _understood():
+                try:
+                    chunk = self._reader.read_chunk()
+                except StopIteration:
+                    return
+            if chunk.app_metadata is not None and chunk.app_metadata.size:
+                self._echo(chunk.app_metadata)
+            batch = chunk.data
+            if batch is None:
+                self._moved(0)
+                continue
+            self._moved(batch.get_total_buffer_size())
+            yield batch
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise of_client_stream(error) from None
+
+
+def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> ObjectID:
+    """Store a table that arrives batch by batch."""
+    limits = incoming.limits
+    with TableUpload(
+        store,
+        command,
+        incoming.schema,
+        max_object_bytes=limits.max_object_bytes,
+        max_batch_bytes=limits.max_batch_bytes,
+    ) as upload:
+        for batch in incoming:
+            upload.write(batch)
+        return upload.finish()
+
+
+def receive_frame(store: Store, incoming: Incoming) -> ObjectID:
+    """Store an object that arrives as a frame, cut into rows anywhere."""
+    pieces = _pieces(incoming)
+    head, rest = _head(pieces)
+    with FrameUpload(store, unpacked(head), max_object_bytes=incoming.limits.max_object_bytes) as upload:
+        _fill(upload.target, itertools.chain([rest], pieces))
+        return upload.finish()
+
+
+def _fill(target: memoryview, pieces: Iterable[memoryview]) -> None:
+    at = 0
+    for piece in pieces:
+        if at + len(piece) > len(target):
+            raise InvalidArgument(f"a payload of more than the {len(target):,} bytes that were announced")
+        target[at : at + len(piece)] = piece
+        at += len(piece)
+    if at != len(target):
+        raise InvalidArgument(f"a payload of {at:,} bytes, {len(target):,} were announced")
+
+
+def _pieces(incoming: Incoming) -> Iterator[memoryview]:
+    schema = incoming.schema
+    binary = len(schema) == 1 and schema.field(0).type in (pa.binary(), pa.large_binary())
+    if not binary:
+        raise InvalidArgument("a frame comes as one binary column", hint="docs/protocol.md")
+    for batch in incoming:
+        for value in batch.column(0):
+            if not value.is_valid:
+                raise InvalidArgument("a null within a frame")
+            yield memoryview(value.as_buffer()).cast("B")
+
+
+def _head(pieces: Iterator[memoryview]) -> tuple[bytes, memoryview]:
+    """The header, and what came along with it."""
+    got, wanted = bytearray(), PREFIX_BYTES
+    for piece in pieces:
+        got += piece
+        if len(got) >= PREFIX_BYTES:
+            wanted = PREFIX_BYTES + header_bytes(bytes(got[:PREFIX_BYTES]))
+        if len(got) >= wanted > PREFIX_BYTES:
+            return bytes(got[PREFIX_BYTES:wanted]), memoryview(got)[wanted:]
+    raise InvalidArgument(f"a frame that ends after {len(got):,} bytes, within its header")

@@ -1,0 +1,135 @@
+"""Connections of the HTTP server: how many there are, and that none stays longer than it may.
+
+aiohttp's protocol is wrapped, not changed: everything is handed on. A client that sends no whole request is
+cut off by aiohttp's own timer; one that takes no more of what is still buffered when its connection ends, by
+the sweep here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+
+from aiohttp import web
+
+__all__ = ["Connection", "Connections"]
+
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
+)
+_REFUSAL_TEXT = (
+    b'{"error":"GatewayBusy","message":"the gateway has as many connections as it takes","hint":"try later"}'
+)
+_REFUSED_S = 1.0  # how long a refused client may take to read so
+
+
+class Connections:
+    """All connections of a server.
+
+    Args:
+        limit: How many there may be.
+        closing_s: How long one that is over may take to send what is buffered.
+    """
+
+    def __init__(self, limit: int, closing_s: float) -> None:
+        self._limit = limit
+        self._closing_s = closing_s
+        # Weak: a TLS connection whose handshake fails is made, and never lost.
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._of: dict[asyncio.BaseProtocol, Connection] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def factory(self, server: web.Server, *, local: bool) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of each new connection of a listener."""
+
+        def make() -> asyncio.Protocol:
+            if len(self._open) >= self._limit:
+                return _Refused()
+            connection = Connection(self, server(), local)
+            self._open.add(connection)
+            return connection
+
+        return make
+
+    def of(self, request: web.BaseRequest) -> Connection | None:
+        """The connection that a request came by; None when it is gone."""
+        return self._of.get(request.protocol)
+
+    def made(self, connection: Connection) -> None:
+        self._of[connection.inner] = connection
+
+    def lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._of.pop(connection.inner, None)
+
+    def abort(self) -> None:
+        """Cut all of them off."""
+        for connection in list(self._of.values()):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def sweep(self) -> None:
+        """Cut off those that are over and do not end. Runs until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        since: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
+        while True:
+            await asyncio.sleep(self._closing_s / 4)
+            for connection in list(self._of.values()):
+                transport = connection.transport
+                if transport is None or not transport.is_closing():
+                    continue
+                if loop.time() - since.setdefault(connection, loop.time()) >= self._closing_s:
+                    transport.abort()
+
+
+class Connection(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, all_of_them: Connections, inner: web.RequestHandler, local: bool) -> None:
+        self._all = all_of_them
+        self.inner = inner
+        self.local = local
+        """Whether it came by a unix socket or the loopback interface."""
+        self.transport: asyncio.Transport | None = None
+        self.when_lost: set[Callable[[], None]] = set()
+        """Called once, when it is gone."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._all.made(self)
+        self.inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.lost(self)
+        self.inner.connection_lost(exc)
+        for call in list(self.when_lost):
+            call()
+
+    def data_received(self, data: bytes) -> None:
+        self.inner.data_received(data)
+
+    def eof_received(self) -> None:
+        self.inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+
+class _Refused(asyncio.Protocol):
+    """One connection too many: told so, whatever it asks."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(_REFUSAL % (len(_REFUSAL_TEXT), _REFUSAL_TEXT))
+        if transport.can_write_eof():
+            transport.write_eof()
+        # Closed at once, the answer would be lost together with the request that nobody read.
+        asyncio.get_running_loop().call_later(_REFUSED_S, transport.abort)
