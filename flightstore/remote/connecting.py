@@ -73,24 +73,26 @@ def connect(
         _pem(client_key, "client_key"),
     )
     way, hello = _way(address, credentials, Timeouts(connect_timeout, request_timeout), transport)
+    if map and session is None and (here := _mapped(hello)) is not None:
+        way.close()
+        return here
     shared = Shared(way, hello, address.url)
-    with _lock:
-        _known[address.url] = shared
     if map and address.path:
         shared.map_path = f"{address.path.removesuffix('.http')}.map"
         shared.authorization = f"Bearer {credentials.token}" if credentials.token else None
-    if map and session is None:
-        here = _mapped(hello)
-        if here is not None:
-            way.close()
-            return here
-    store = _entered(shared, session)
+    try:
+        store = _of(shared, None if session is None else str(session))
+    except BaseException:
+        way.close()
+        raise
     if map and session is not None:
-        known = store._session_known
-        here = _mapped(hello, known.number if known is not None else 0)
+        number = store._session_known.number if store._session_known is not None else 0
+        here = _mapped(hello, number)
         if here is not None:
             store.close()
             return here
+    with _lock:
+        _known[address.url] = shared
     return store
 
 
@@ -202,11 +204,6 @@ def _hello(way: Transport, session: str | None) -> m.Hello:
 
 
 # --- handles ---
-
-
-def _entered(shared: Shared, session: str | int | None) -> RemoteStore:
-    """The handle that was asked for: on the session named, or where the token leads."""
-    return _of(shared, None if session is None else str(session))
 
 
 def _of(shared: Shared, session: str | None) -> RemoteStore:
