@@ -45,7 +45,9 @@ def upload(path: str, message_bytes: int) -> int:
     return highest - start
 
 
-@pytest.mark.parametrize("message_bytes", [MIB // 64, 2 * MIB, 32 * MIB], ids=lambda size: f"{size >> 10} KiB")
+@pytest.mark.parametrize(
+    "message_bytes", [MIB // 64, 2 * MIB, 32 * MIB], ids=lambda size: f"{size >> 10} KiB"
+)
 def test_private_memory(store_dir: Path, message_bytes: int) -> None:
     with fs.connect(store_dir, capacity=TABLE_BYTES + 64 * MIB) as store:
         grown = spawned(upload, str(store_dir), message_bytes)
