@@ -208,8 +208,8 @@ class FrameUpload:
         return self._builder
 
     def check(self) -> None:
-        """Check the payload that was received; what is written to `target` later reaches nobody. Any error ends
-        the upload.
+        """Check the payload that was received; what is written to `target` later reaches nobody. Any error
+        ends the upload.
 
         Raises:
             InvalidArgument: it is not what the header says.

@@ -324,6 +324,8 @@ def test_a_view_that_is_written_to_after_the_check(store: fs.Store) -> None:
     with FrameUpload(store, header) as upload:
         kept = upload.target
         kept[:] = raw
+        upload.check()
+        kept[:] = b"b" * 100_000
         upload.finish()
     kept[:] = bytes(100_000)
     assert bytes(store.get("t").value()) == raw
