@@ -233,11 +233,13 @@ class HttpServer:
             return response
         finally:
             self._running.discard(task)
+            connection = self._context.connections.of(request)
+            direct = connection.answered() if connection is not None else 0
             self._metrics.request(
                 _kind_of(request),
                 str(response.status) if response is not None else "cancelled",
                 time.monotonic() - begin,
-                request.content.total_bytes,
+                direct + request.content.total_bytes,
                 (response.content_length or 0) if response is not None and request.method != "HEAD" else 0,
             )
 
