@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from flightstore.gateway.access import ADMIN, Caller
 from flightstore.gateway.tokens import Token, TokensFile, hash_of
 
 __all__ = ["Authenticator", "certificate_name"]
+
+log = logging.getLogger("flightstore.gateway.authentication")
 
 _HINT = "flightstore tokens create makes a token; send it as 'Authorization: Bearer TOKEN'"
 
@@ -49,6 +52,13 @@ class Authenticator:
         Raises:
             NotAuthenticated: nobody that is known.
         """
+        try:
+            return self._known(authorization, local, certificate)
+        except NotAuthenticated as error:
+            log.info("refused", extra={"why": error.message, "local": local})
+            raise
+
+    def _known(self, authorization: str | None, local: bool, certificate: str | None) -> Caller:
         if self._tokens is None:
             if certificate:
                 return Caller(certificate, ADMIN)

@@ -156,11 +156,10 @@ async def receive_frame(context: Context, store: Store, header: FrameHeader, bod
     upload = await _begun(context, store, header)
     try:
         await body.into(upload.target)
-        made = await context.call_upload(upload.finish)
+        return await context.call_upload(context.service.staged.finish, store, header, upload)
     except BaseException:
         context.undo(upload.abort)
         raise
-    return m.info_of(await context.call(store.stat, made))
 
 
 async def _begun(context: Context, store: Store, header: FrameHeader) -> FrameUpload:
