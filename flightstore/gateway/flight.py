@@ -4,6 +4,7 @@
 - flight_errors: errors with their gRPC codes, without tracebacks
 - flight_streams: tables and frames, in and out
 - flight_exchange: DoExchange
+- stalled, connections: clients that neither read nor write
 
 gRPC gives each call a thread of its own. Exceptions of a handler leave through `_handled`, and no other way.
 """
@@ -23,12 +24,14 @@ from flightstore.errors import InvalidArgument, ObjectLost, ObjectNotFound
 from flightstore.gateway import flight_exchange as exchange
 from flightstore.gateway import flight_streams as streams
 from flightstore.gateway.access import READ, WRITE, Caller
+from flightstore.gateway.connections import Connections
 from flightstore.gateway.flight_calls import Authenticator, Call, Calls, Metrics, NoHandshake
 from flightstore.gateway.flight_errors import TRAILER, as_flight_error, code_of, packed_fault
 from flightstore.gateway.hydrating import hydrated
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.outgoing import rows_of, table_of
 from flightstore.gateway.service import ACTIONS, Service, segments_of
+from flightstore.gateway.stalled import Watch
 from flightstore.objects.base import Object
 from flightstore.store.local import Store
 from flightstore.types import ObjectInfo
@@ -37,6 +40,8 @@ from flightstore.wire import messages as m
 __all__ = ["FlightServer"]
 
 MAX_PARTITIONS = 10_000
+LAST_S = 1.0
+"""What a stop waits for once it has broken off all connections."""
 
 
 class _Asked:
@@ -123,18 +128,26 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             root_certificates=root_certificates,
             middleware={"flightstore": self.calls},
         )
+        path = location.partition("://")[2] if location.startswith("grpc+unix") else None
+        self._connections = Connections(0 if path else self.port, path)
+        self._watch = Watch(self.calls, self._connections, self.limits)
 
     def stop(self, grace_s: float) -> bool:
-        """Take no more calls, and wait for those that are running.
+        """Take no more calls, wait for those that are running, then break off the connections of those that
+        still are: readers that read nothing hold them for ever.
 
         Returns:
-            Whether all have ended. If not, the process must end by ``os._exit``: a client that does not read
-            what it asked for keeps a thread of gRPC's that nothing in this process can end.
+            Whether all have ended, in little more than the time given. If not, some call waits for the store,
+            and the process must end by ``os._exit``: nothing else ends gRPC's threads.
         """
         self.calls.close()
         stopping = threading.Thread(target=self.shutdown, name="flightstore-flight-stop", daemon=True)
         stopping.start()
         stopping.join(grace_s)
+        if stopping.is_alive():
+            self._connections.end_all()
+            stopping.join(LAST_S)
+        self._watch.stop()
         return not stopping.is_alive()
 
     # --- out ---
@@ -145,6 +158,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
         wanted = m.parse_ticket(ticket.ticket)
         table = streams.outgoing_table(asked.store, wanted, asked.call.max_batch_bytes)
         asked.call.bytes_out = table.get_total_buffer_size()
+        asked.call.waits()
         return streams.stream_of_table(table)
 
     @_handled
@@ -226,13 +240,14 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def do_put(self, asked: _Asked, descriptor: Any, reader: Any, writer: Any) -> None:
         asked.caller.require(WRITE, "putting an object")
         command = m.parse_put_command(descriptor.path, descriptor.command)
-        incoming = streams.Incoming(reader, self.limits, asked.call.moved, writer.write)
+        incoming = streams.Incoming(asked.context, asked.call, reader, self.limits, writer.write)
         store = asked.store
         if command.payload:
-            made = streams.receive_frame(store, incoming)
+            info = streams.receive_frame(store, incoming, asked.service.staged)
+            result = {"id": info.id, "name": info.name, "nbytes": info.nbytes, "num_rows": info.num_rows}
         else:
-            made = streams.receive_table(store, command, incoming)
-        writer.write(pa.py_buffer(m.encode(_put_result(store.stat(made)))))
+            result = _put_result(store.stat(streams.receive_table(store, command, incoming)))
+        writer.write(pa.py_buffer(m.encode(result)))
 
     @_handled
     def do_exchange(self, asked: _Asked, descriptor: Any, reader: Any, writer: Any) -> None:
@@ -244,11 +259,14 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             def send(raw: bytes) -> None:
                 writer.write_metadata(pa.py_buffer(raw))
 
-            cancelled = asked.context.is_cancelled
-            exchange.follow(asked.service, asked.caller, call.session, wanted, send, cancelled)
+            def is_over() -> bool:
+                return self.calls.is_closed or asked.context.is_cancelled()
+
+            call.lasting = True
+            exchange.follow(asked.service, asked.caller, call.session, wanted, send, is_over)
             return
         asked.caller.require(WRITE, "adding columns")
-        incoming = streams.Incoming(reader, self.limits, call.moved, writer.write_metadata)
+        incoming = streams.Incoming(asked.context, call, reader, self.limits, writer.write_metadata)
         put = m.parse_put_command(None, command)
         reply = exchange.add_columns(asked.service, asked.caller, call.session, asked.store, put, incoming)
         writer.write_metadata(pa.py_buffer(reply))

@@ -25,7 +25,7 @@ import flightstore
 from flightstore.errors import FlightStoreError
 from flightstore.gateway.access import READ
 from flightstore.gateway.http_answers import answer, error_answer, http_fault, json_answer
-from flightstore.gateway.http_context import SESSION_HEADER, Context, Knower
+from flightstore.gateway.http_context import Context, Knower, session_of
 from flightstore.gateway.http_frames import FrameRoutes
 from flightstore.gateway.http_objects import ObjectRoutes
 from flightstore.gateway.limits import Limits
@@ -103,7 +103,8 @@ class HttpServer:
         if not self._thread.is_alive():
             self._thread.start()
             self._do(self._set_up())
-            self._metrics.watch(self._service)
+            self._metrics.watch(self._service.store)
+            self._metrics.track("leases", "gateway", self._service.leases.__len__)
             self._metrics.track("connections", "http", self._count_connections)
             self._metrics.track("uploads", "http", self._count_uploads)
         if host is not None:
@@ -194,12 +195,12 @@ class HttpServer:
         await self._runner.cleanup()
         if self._sweep is not None:
             self._sweep.cancel()
-        self._context.connections.abort()
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=1)
+        await self._context.connections.abort(1)
 
     # --- requests ---
 
@@ -211,11 +212,11 @@ class HttpServer:
         add("POST", "/actions/{name}", self._act)
         add("GET", "/objects", self._objects.list)
         for method in ("GET", "HEAD"):
-            add(method, "/objects/{ref:.+}", self._objects.get)
-        add("PUT", "/objects/{ref:.+}", self._objects.put)
-        add("DELETE", "/objects/{ref:.+}", self._objects.delete)
+            add(method, "/objects/{ref:[\\s\\S]+}", self._objects.get)
+        add("PUT", "/objects/{ref:[\\s\\S]+}", self._objects.put)
+        add("DELETE", "/objects/{ref:[\\s\\S]+}", self._objects.delete)
         for method in ("GET", "HEAD"):
-            add(method, "/frames/{ref:.+}", self._frames.get)
+            add(method, "/frames/{ref:[\\s\\S]+}", self._frames.get)
         add("PUT", "/frames", self._frames.put)
         add("POST", "/acknowledgements/{token}", self._frames.acknowledge)
 
@@ -288,7 +289,7 @@ class HttpServer:
         name = request.match_info["name"]
         raw = await context.body(request).whole(self._limits.max_batch_bytes)
         call = context.call_waiting if name in _WAITING else context.call
-        session = request.headers.get(SESSION_HEADER)
+        session = session_of(request)
         reply = await call(self._service.act, caller, session, name, memoryview(raw))
         response = web.StreamResponse()
         response.content_type = "application/json"

@@ -8,6 +8,8 @@ the sweep here.
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 import weakref
 from collections.abc import Callable
 
@@ -22,6 +24,7 @@ _REFUSAL = (
 _REFUSAL_TEXT = (
     b'{"error":"GatewayBusy","message":"the gateway has as many connections as it takes","hint":"try later"}'
 )
+_COLLECT_S = 1.0
 _REFUSED_S = 1.0  # how long a refused client may take to read so
 
 
@@ -39,6 +42,7 @@ class Connections:
         # Weak: a TLS connection whose handshake fails is made, and never lost.
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._of: dict[asyncio.BaseProtocol, Connection] = {}
+        self._collected = 0.0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -47,13 +51,23 @@ class Connections:
         """What makes the protocol of each new connection of a listener."""
 
         def make() -> asyncio.Protocol:
-            if len(self._open) >= self._limit:
+            if self._is_full():
                 return _Refused()
             connection = Connection(self, server(), local)
             self._open.add(connection)
             return connection
 
         return make
+
+    def _is_full(self) -> bool:
+        if len(self._open) < self._limit:
+            return False
+        now = time.monotonic()
+        if len(self._of) < len(self._open) and now - self._collected > _COLLECT_S:
+            # asyncio leaves a connection whose handshake failed to the garbage collector.
+            self._collected = now
+            gc.collect()
+        return len(self._open) >= self._limit
 
     def of(self, request: web.BaseRequest) -> Connection | None:
         """The connection that a request came by; None when it is gone."""
@@ -66,11 +80,15 @@ class Connections:
         self._open.discard(connection)
         self._of.pop(connection.inner, None)
 
-    def abort(self) -> None:
-        """Cut all of them off."""
-        for connection in list(self._of.values()):
-            if connection.transport is not None:
-                connection.transport.abort()
+    async def abort(self, timeout_s: float) -> None:
+        """Cut all of them off; returns when they are gone."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while self._open and loop.time() < end:
+            for connection in list(self._of.values()):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(0.005)
 
     async def sweep(self) -> None:
         """Cut off those that are over and do not end. Runs until it is cancelled."""

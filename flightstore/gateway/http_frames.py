@@ -138,7 +138,7 @@ class FrameRoutes:
             length = header_bytes(bytes(await body.exactly(PREFIX_BYTES)))
             header = unpacked(memoryview(await body.exactly(length)))
             info = await receive_frame(context, store, header, body)
-        return json_answer(info, 201)
+        return json_answer(info)
 
 
 async def receive_frame(context: Context, store: Store, header: FrameHeader, body: Body) -> m.Info:
@@ -156,11 +156,10 @@ async def receive_frame(context: Context, store: Store, header: FrameHeader, bod
     upload = await _begun(context, store, header)
     try:
         await body.into(upload.target)
-        made = await context.call_upload(upload.finish)
+        return await context.call_upload(context.service.staged.finish, store, header, upload)
     except BaseException:
         context.undo(upload.abort)
         raise
-    return m.info_of(await context.call(store.stat, made))
 
 
 async def _begun(context: Context, store: Store, header: FrameHeader) -> FrameUpload:

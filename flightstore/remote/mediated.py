@@ -62,7 +62,8 @@ class _Attachment:
         try:
             self._socket.settimeout(_TIMEOUT_S)
             self._socket.connect(path)
-            send(self._socket, greeting)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                send(self._socket, greeting)  # a gateway that is busy does not wait for it, and says so
             came = received(self._socket, Welcome, descriptors=2)
         except OSError as error:
             self._socket.close()

@@ -112,7 +112,7 @@ def test_a_frame_comes_back_as_it_went(gateway: HttpGateway, ask: HttpClient, va
         metadata_raw=header.metadata_raw,
     )
     put = ask("PUT", "/frames", packed(again) + payload)
-    assert put.status == 201, put.body
+    assert put.status == 200, put.body
     with gateway.store.get("a b/c") as before, gateway.store.get("again") as after:
         assert str(after.id) == put.json["id"]
         assert after.metadata == {"x": 1}
@@ -299,3 +299,14 @@ def test_unix_socket(store_dir: Path, tmp_path: Path) -> None:
             check=True,
         )
         assert read(done.stdout).num_rows == 200_000
+
+
+@pytest.mark.req("GW-3")
+def test_types_that_a_reader_does_not_know_are_sent_as_plain_ones(
+    gateway: HttpGateway, ask: HttpClient
+) -> None:
+    plain = pa.array(["a", "b", "a"])
+    gateway.store.put(pa.table({"d": plain.dictionary_encode(), "v": plain.cast(pa.string_view())}), name="t")
+    got = read(ask("GET", "/objects/t?hydrate=dictionary,view").body)
+    assert got.equals(pa.table({"d": plain, "v": plain.cast(pa.large_string())}))
+    assert ask("GET", "/objects/t?hydrate=everything").status == 400
