@@ -220,6 +220,8 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
                             flight.FlightInternalError,
                             flight.FlightCancelledError,
                         ):
+                            if stop.is_set():
+                                return
                             broken.release()
                             again.wait(30)
                     if stop.is_set() and step > 3:
@@ -237,21 +239,24 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
             assert results.read() is not None
         sealed.append(name)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(locations))]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(locations))]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(sealed) >= 4 * CLIENTS or failures)
-    first.process.kill()
-    first.process.wait()
-    before = len(sealed)
-    for _ in threads:
-        assert broken.acquire(timeout=30)
-    ports = ("--flight", addresses["flight"], "--http", addresses["http"])
-    second = serve(*ports, "--unix", str(place / "s"))
-    assert second.ready()["flight"] == addresses["flight"]
-    again.set()
-    wait_for(lambda: len(sealed) >= before + 4 * CLIENTS or failures)
-    stop.set()
+    try:
+        wait_for(lambda: len(sealed) >= 4 * CLIENTS or failures)
+        first.process.kill()
+        first.process.wait()
+        before = len(sealed)
+        for _ in threads:
+            assert broken.acquire(timeout=30)
+        ports = ("--flight", addresses["flight"], "--http", addresses["http"])
+        second = serve(*ports, "--unix", str(place / "s"))
+        assert second.ready()["flight"] == addresses["flight"]
+        again.set()
+        wait_for(lambda: len(sealed) >= before + 4 * CLIENTS or failures)
+    finally:
+        again.set()
+        stop.set()
     for thread in threads:
         thread.join(60)
     assert failures == []
