@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import flightstore
-from flightstore.errors import FlightStoreError, MissingExtra
+from flightstore.errors import FlightStoreError, InvalidArgument, MissingExtra
 from flightstore.gateway import logs
 from flightstore.gateway.authentication import Authenticator
 from flightstore.gateway.listeners import FLIGHT, HEALTH, HTTP, MAP, Listener, listeners
@@ -68,6 +68,10 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings) -> None:
+        if settings.store and "://" in settings.store:
+            raise InvalidArgument(
+                f"{settings.store} is no directory", hint="a gateway serves a store of its own machine"
+            )
         tokens = tokens_file(settings)
         self.settings = settings
         self.listeners = listeners(settings, has_tokens=tokens is not None)
@@ -137,7 +141,8 @@ class Gateway:
         context = self.certificates.context if self.certificates and listener.tls else None
         server.start(host=listener.host, port=listener.port, ssl_context=context)
         self._http = listener
-        service.http_url = listener.url(self._reached_at(listener), server.port)
+        # One that stands for all interfaces means, to clients, the host that they have called.
+        service.http_url = listener.url(self.settings.advertise or listener.host, server.port)
         self._http_url = service.http_url
         return listener.url(listener.host, server.port)
 
@@ -188,12 +193,6 @@ class Gateway:
         if self._http is None or (self._http.local and not listener.local and not self.settings.advertise):
             return None
         return self._http_url
-
-    def _reached_at(self, listener: Listener) -> str:
-        """The host that clients are told."""
-        if self.settings.advertise:
-            return self.settings.advertise
-        return socket.gethostname() if listener.host in ("0.0.0.0", "::") else listener.host
 
     # --- while it runs ---
 

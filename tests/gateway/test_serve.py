@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -57,6 +58,13 @@ def put(location: str, name: str, rows: int) -> None:
 def count(location: str, name: str) -> int:
     with client(location) as connected:
         return connected.do_get(flight.Ticket(name.encode())).read_all().num_rows
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -118,6 +126,45 @@ def test_a_stalled_reader_does_not_keep_it(serve: Serve, place: Path, how: str, 
 
 
 @pytest.mark.req("GW-8")
+def test_a_stalled_upload_does_not_keep_it_and_leaves_nothing(serve: Serve, store_dir: Path) -> None:
+    served = serve(*LOOPBACK)
+    addresses = served.ready()
+    table = pa.table({"n": range(1_000_000)})
+    with client(addresses["flight"]) as connected:
+        writer, _ = connected.do_put(flight.FlightDescriptor.for_path("half"), table.schema)
+        for _ in range(3):  # some are on the way, or gathered
+            writer.write_table(table)
+        until = time.monotonic() + 20
+        while act(connected, "stats", {})["record"]["pending"] == 0:
+            assert time.monotonic() < until
+        host, port = addresses["http"].removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = "PUT /objects/half HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+            connection.sendall(head.encode() + bytes(1000))
+            assert served.end() == 0
+        with contextlib.suppress(flight.FlightError, pa.ArrowException):
+            writer.close()
+    with fs.connect(store_dir) as store:
+        assert store.list() == []
+        store.recover()
+        assert store.stats().used_bytes == 0
+        assert store.fsck() == []
+
+
+@pytest.mark.req("GW-8")
+def test_idle_clients_do_not_delay_the_end(serve: Serve) -> None:
+    served = serve(*LOOPBACK)
+    addresses = served.ready()
+    host, port = addresses["http"].removeprefix("http://").split(":")
+    idle = contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30))
+    with client(addresses["flight"]) as connected, idle as keeping:
+        act(connected, "hello", {})
+        keeping.request("GET", "/health")
+        assert keeping.getresponse().read()
+        assert served.end(within_s=2) == 0
+
+
+@pytest.mark.req("GW-8")
 def test_running_requests_may_end(serve: Serve, store_dir: Path) -> None:
     served = serve(*LOOPBACK)
     addresses = served.ready()
@@ -173,6 +220,8 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
                             flight.FlightInternalError,
                             flight.FlightCancelledError,
                         ):
+                            if stop.is_set():
+                                return
                             broken.release()
                             again.wait(30)
                     if stop.is_set() and step > 3:
@@ -190,25 +239,24 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
             assert results.read() is not None
         sealed.append(name)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(locations))]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(locations))]
     for thread in threads:
         thread.start()
-    while len(sealed) < 4 * CLIENTS and not failures:
-        time.sleep(0.01)
-    first.process.kill()
-    first.process.wait()
-    before = len(sealed)
-    for _ in threads:
-        assert broken.acquire(timeout=30)
-    ports = ("--flight", addresses["flight"], "--http", addresses["http"])
-    second = serve(*ports, "--unix", str(place / "s"))
-    assert second.ready()["flight"] == addresses["flight"]
-    again.set()
-    while (
-        len(sealed) < before + 4 * CLIENTS and not failures and any(thread.is_alive() for thread in threads)
-    ):
-        time.sleep(0.01)
-    stop.set()
+    try:
+        wait_for(lambda: len(sealed) >= 4 * CLIENTS or failures)
+        first.process.kill()
+        first.process.wait()
+        before = len(sealed)
+        for _ in threads:
+            assert broken.acquire(timeout=30)
+        ports = ("--flight", addresses["flight"], "--http", addresses["http"])
+        second = serve(*ports, "--unix", str(place / "s"))
+        assert second.ready()["flight"] == addresses["flight"]
+        again.set()
+        wait_for(lambda: len(sealed) >= before + 4 * CLIENTS or failures)
+    finally:
+        again.set()
+        stop.set()
     for thread in threads:
         thread.join(60)
     assert failures == []
