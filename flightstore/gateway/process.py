@@ -2,8 +2,8 @@
 
 Starting is all or nothing: what was begun is undone when something fails. Ending is bounded, whatever
 clients do: servers stop to listen at once, running requests have GRACE_S to end, then they are broken off,
-and leases and the store are let go of. What is stuck even then is inside gRPC or the store, where nothing ends
-it but the end of the process; so that is by ``os._exit``.
+and leases and the store are let go of. What is stuck even then is inside gRPC or the store, where nothing
+ends it but the end of the process; so that is by ``os._exit``.
 """
 
 from __future__ import annotations
