@@ -1,9 +1,9 @@
 """One gateway process, from its start to its end.
 
-Starting is all or nothing: what was begun is undone when something fails. Ending is bounded by GRACE_S and
-CLOSING_S, whatever clients do: servers stop to listen at once, running requests have GRACE_S to end, then
-leases and the store are let go of. A client that does not read what it asked for keeps a thread inside gRPC
-which nothing ends but the end of the process; so the process ends by ``os._exit``.
+Starting is all or nothing: what was begun is undone when something fails. Ending is bounded, whatever
+clients do: servers stop to listen at once, running requests have GRACE_S to end, then they are broken off,
+and leases and the store are let go of. What is stuck even then is inside gRPC or the store, where nothing
+ends it but the end of the process; so that is by ``os._exit``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ __all__ = ["CLOSING_S", "GRACE_S", "Gateway", "run", "tokens_file"]
 
 GRACE_S = 3.0
 """How long running requests may go on when the gateway ends."""
+BREAKING_S = 0.5
+"""How long breaking off those that have not ended may take after that."""
 CLOSING_S = 1.0
-"""How long letting go of leases and store may take after that."""
+"""How long letting go of leases and store may take after that. All together stay below five seconds."""
 
 MAX_FILES = 65_536
 """How many files and connections the process may have open, if the hard limit lets it."""
@@ -211,7 +213,7 @@ class Gateway:
     # --- end ---
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Stop all servers, let go of everything. Idempotent; takes grace_s + CLOSING_S at most.
+        """Stop all servers, let go of everything. Idempotent; takes grace_s + BREAKING_S + CLOSING_S at most.
 
         A server whose clients stall may be left running in part: then the process must end by ``os._exit``.
         """
@@ -220,7 +222,7 @@ class Gateway:
         self._ended.set()
         if self._health is not None:
             self._health.drain()
-        if not _together([functools.partial(one, grace_s) for one in self._stops], grace_s + 0.2):
+        if not _together([functools.partial(one, grace_s) for one in self._stops], grace_s + BREAKING_S):
             log.warning("some requests did not end in time and are cut off")
         if not _together([self._close], CLOSING_S):
             log.warning("the store could not be closed in time; whoever needs it next cleans up")

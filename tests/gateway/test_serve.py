@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from pyarrow import flight
 
 import flightstore as fs
 
-from .serving import Served, act, client, get
+from .serving import ROOT, Served, act, client, get
 
 Serve = Callable[..., Served]
 CLIENTS = 50
@@ -112,6 +114,45 @@ def test_it_says_when_it_is_ready_and_leaves_nothing(serve: Serve, place: Path, 
         assert store.get("numbers").num_rows == 10
 
 
+MAPPING = """
+import sys
+from flightstore.objects.registry import open_object
+from flightstore.remote.mediated import Mapping
+
+class NoStore:
+    def holders_of(self, serial): return []
+    def departing(self, object_id): raise NotImplementedError
+
+held = open_object(Mapping(sys.argv[1]).get(NoStore(), "numbers"))
+print(held.to_arrow().num_rows, flush=True)
+sys.stdin.read()
+print(held.to_arrow().column("n")[-1], flush=True)
+"""
+
+
+@pytest.mark.req("GW-4")
+def test_processes_that_are_no_clients_map_and_keep_what_they_read(
+    serve: Serve, place: Path, store_dir: Path
+) -> None:
+    served = serve("--unix", str(place / "s"))
+    addresses = served.ready()
+    put(addresses["unix"], "numbers", 100_000)
+    path = addresses["unix_map"].removeprefix("unix://")
+    command = [sys.executable, "-c", MAPPING, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as reader:
+        assert reader.stdout
+        assert reader.stdout.readline() == b"100000\n"
+        assert served.end() == 0
+        with fs.connect(store_dir) as store:
+            store.delete("numbers")
+            store.recover()
+            store.put(bytes(20 << 20), name="churn")
+            out, _ = reader.communicate(b"", timeout=30)
+            assert out == b"99999\n"
+            store.recover()
+            assert store.fsck() == []
+
+
 @pytest.mark.req("GW-8")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("how", ["flight", "http"])
@@ -149,6 +190,33 @@ def test_a_stalled_upload_does_not_keep_it_and_leaves_nothing(serve: Serve, stor
         store.recover()
         assert store.stats().used_bytes == 0
         assert store.fsck() == []
+
+
+STOPPED = """
+import os, signal, sys, flightstore
+with flightstore.connect(sys.argv[1]) as store:
+    store._conn.exclusive(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+"""
+
+
+@pytest.mark.req("GW-8")
+def test_a_store_that_does_not_answer_does_not_keep_it(serve: Serve, store_dir: Path, place: Path) -> None:
+    """Another client holds the writers' lock, and was stopped."""
+    served = serve(*LOOPBACK, "--unix", str(place / "s"))
+    addresses = served.ready()
+    with subprocess.Popen([sys.executable, "-c", STOPPED, str(store_dir)], cwd=ROOT) as stopped:
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+        with client(addresses["flight"]) as connected:
+            table = pa.table({"n": range(10)})
+            writer, _ = connected.do_put(flight.FlightDescriptor.for_path("x"), table.schema)
+            writer.write_table(table)
+            writer.done_writing()
+            assert served.end() == 0
+            with pytest.raises((flight.FlightError, pa.ArrowException)):
+                writer.close()
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(20) == 0
+    assert sorted(os.listdir(place)) == ["store"]
 
 
 @pytest.mark.req("GW-8")
