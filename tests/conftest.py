@@ -76,13 +76,31 @@ COMPONENTS = {
         can_make_memory_cgroup,
         "run as root, and name a control group delegated to you in FLIGHTSTORE_TEST_CGROUP",
     ),
+    "cpp": Component(
+        lambda: succeeds("g++", "--version") and succeeds("make", "--version"),
+        "install g++ 12 or newer, and make",
+    ),
+    "curl": Component(lambda: succeeds("curl", "--version"), "install curl"),
     "git": Component(lambda: succeeds("git", "--version"), "install git"),
+    "go": Component(lambda: succeeds("go", "version"), "install Go 1.26 or newer"),
+    "java": Component(
+        lambda: succeeds("mvn", "--version") and succeeds("javac", "--version"),
+        "install a JDK, 17 or newer, and Maven",
+    ),
+    "javascript": Component(
+        lambda: succeeds("node", "--version") and succeeds("npm", "--version"),
+        "install Node.js 20 or newer, with npm",
+    ),
     "mount": Component(can_mount, "run as root with CAP_SYS_ADMIN"),
     "network": Component(
         lambda: succeeds("unshare", "--net", "ip", "link", "set", "lo", "up"),
         "run as root with CAP_SYS_ADMIN, and install iproute2",
     ),
     "root": Component(lambda: os.geteuid() == 0, "run as root"),
+    "rust": Component(
+        lambda: succeeds("cargo", "--version") and succeeds("cc", "--version"),
+        "install Rust 1.85 or newer, and a C compiler",
+    ),
     "unshare": Component(
         lambda: succeeds("unshare", "--pid", "--fork", "--mount-proc", "true"),
         "run as root with CAP_SYS_ADMIN",
@@ -161,6 +179,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("were running when the run ended")
         for nodeid in sorted(running):
             terminalreporter.line(nodeid)
+    show_languages(terminalreporter)
     reports = terminalreporter.stats.get("skipped", [])
     left_out = [(report.nodeid, reason) for report in reports if (reason := left_out_reason(report))]
     if not left_out:
@@ -168,6 +187,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out for want of a component")
     for nodeid, reason in left_out:
         terminalreporter.line(f"{nodeid}: needs {reason}")
+
+
+def show_languages(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of languages x operations that tests/languages filled (`make languages` prints the same)."""
+    passed = [dict(report.user_properties) for report in terminalreporter.stats.get("passed", [])]
+    cells = [one["table of languages"] for one in passed if "table of languages" in one]
+    if not cells:
+        return
+    terminalreporter.section("languages x operations, seen to pass")
+    found = {(operation, language): outcome for operation, language, outcome in cells}
+    languages = sorted({language for _, language, _ in cells})
+    for operation in ("", *dict.fromkeys(operation for operation, _, _ in cells)):
+        words = [found.get((operation, language), "-") if operation else language for language in languages]
+        terminalreporter.line(f"{operation:14}" + "".join(f"{word:14}" for word in words))
 
 
 class Turnstile:

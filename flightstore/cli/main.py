@@ -146,7 +146,9 @@ def _add_commands() -> None:
         objects,
         put,
         schema,
+        serve,
         sessions,
+        tokens,
         top,
         upkeep,
         watch,
@@ -176,6 +178,8 @@ def _add_commands() -> None:
         upkeep.fsck,
         upkeep.recover,
         upkeep.destroy,
+        serve.serve,
+        tokens.tokens,
         completion.completion,
         demo.demo,
     ):

@@ -66,6 +66,7 @@ class TableWriter:
         *,
         batch: int = 0,
         flags: int = 0,
+        group_bytes: int = GROUP_BYTES,
     ) -> None:
         """Begin a table; nothing is stored yet.
 
@@ -79,6 +80,7 @@ class TableWriter:
             timeout: Seconds to wait for room, for each part; None for ever.
             batch: The batch that it goes with; 0 for none.
             flags: FLAG_* that it has from the beginning.
+            group_bytes: How much is gathered before it is written.
 
         Raises:
             NotStorable: Arrow's stream format cannot say the schema, or the metadata cannot be stored.
@@ -97,8 +99,8 @@ class TableWriter:
         self._timeout = timeout
         self._batch = batch
         self._flags = flags
+        self._group_bytes = group_bytes
         self._pid = os.getpid()
-        self._state = "open"
         self._id = object_id if object_id is not None else ObjectID.random()
         self._parts: list[NewObject] = []
         self._columns: list[list[Piece]] = [[] for _ in schema]
@@ -107,6 +109,7 @@ class TableWriter:
         self._group: _Group | None = None
         self._memory: pa.Buffer | None = None
         self._stay: Lease | None = conn.leases.stay()  # what is pending lives as long as its client file
+        self._state = "open"
 
     @property
     def id(self) -> ObjectID:
@@ -212,10 +215,10 @@ class TableWriter:
                 return
             self._write_group()
         whole, records = stream_bytes(self._schema, batch), pa.ipc.get_record_batch_size(batch)
-        if records >= max(GROUP_BYTES // 2, whole - records):
+        if records >= max(self._group_bytes // 2, whole - records):
             self._write_part(pa.Table.from_batches([batch], self._schema))
             return
-        room = GROUP_BYTES + 2 * (whole - records)
+        room = self._group_bytes + 2 * (whole - records)
         if self._memory is None or self._memory.size < room:
             self._memory = None
             self._memory = pa.allocate_buffer(room)

@@ -6,8 +6,9 @@
    `Store`, or a `Session`): there is nothing between the caller and the memory, and nothing that could behave
    otherwise. The gateway is not asked again; what keeps others out of the memory are the files' permissions.
    A token that may only read gets no mapping, since a mapped store can be written to.
-3. Else speak HTTP, if the gateway offers it and it answers, because payloads go where they stay without a
-   detour; else Flight.
+3. Else, where it is reached over a unix socket, have the gateway hold what this process maps (mediated.py).
+4. What is not mapped comes by HTTP, if the gateway offers it and it answers, because payloads go where they
+   stay without a detour; else by Flight.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ def connect(
         way.close()
         return here
     shared = Shared(way, hello, address.url)
+    if map and address.path:
+        shared.map_path = f"{address.path.removesuffix('.http')}.map"
+        shared.authorization = f"Bearer {credentials.token}" if credentials.token else None
     try:
         store = _of(shared, None if session is None else str(session))
     except BaseException:
@@ -149,13 +153,17 @@ def _way(
 def _either(
     address: Address, credentials: Credentials, timeouts: Timeouts, wanted: str
 ) -> tuple[Transport, m.Hello]:
-    """A socket that speaks one of both."""
+    """A unix socket: a gateway's is Flight's, with HTTP's beside it; or it is HTTP's by itself."""
     if wanted != "flight":
-        try:
-            return _http(address.speaking_http(), credentials, timeouts)
-        except GatewayUnreachable:
-            if wanted == "http" or not _is_socket(address.path):
-                raise
+        refusal = None
+        for path in (f"{address.path}.http", address.path):
+            if _is_socket(path):
+                try:
+                    return _http(address.speaking_http(path), credentials, timeouts)
+                except GatewayUnreachable as error:
+                    refusal = error
+        if wanted == "http":
+            raise refusal or GatewayUnreachable(f"there is no socket {address.path}")
     return _flight(address, credentials, timeouts)
 
 

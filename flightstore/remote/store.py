@@ -284,6 +284,8 @@ class RemoteStore(Building, Composing, Keeping, Sessions, Batching, Subscribing,
             shared, self._shared_or_none = self._shared_or_none, None
         if shared is not None:
             self._end_subscriptions()
+            if self._mapping is not None:
+                self._mapping.close()
             shared.left()
 
     def destroy(self) -> None:
