@@ -40,7 +40,7 @@ log = logging.getLogger("flightstore.gateway.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_WAITING = ("wait", "events", "compose", "batch", "join_batch", "session")
+_WAITING = ("wait", "events", "put_many", "compose", "batch", "join_batch", "session")
 """Actions that may wait for something to happen, or for room."""
 _LINE_BYTES = 16 << 10
 _FIELD_BYTES = 16 << 10

@@ -125,6 +125,55 @@ def test_many_threads_share_a_handle(remote: RemoteStore) -> None:
     assert len(remote._shared.transport._idle) <= 8  # type: ignore[attr-defined]
 
 
+def test_many_that_wait_for_room_keep_nobody_from_making_some(remote: RemoteStore, mapped: fs.Store) -> None:
+    """The gateway has more threads for those who wait than for all else."""
+    capacity = mapped.capacity_bytes
+    remote.put(bytes(capacity - (64 << 10)), "large")
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            remote.put(bytes(50_000), f"{number}", timeout=20)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    with mapped.subscribe("large", kinds=["deleted"]) as followed:
+        remote.wait(["0"], timeout=0.5)  # as long as it takes them to get there; nothing depends on it
+        assert remote.delete("large") == 1
+        assert followed.poll(1) is not None
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(mapped.list()) == 40
+
+
+@pytest.mark.parametrize("ways", ["http", "flight"])
+def test_more_uploads_than_a_gateway_takes_at_a_time(host: Host, ways: str) -> None:
+    """Wait for their turn."""
+    url = host.make(64 << 20, ways, uploads=1)
+    failures: list[BaseException] = []
+    with fs.connect(url, map=False) as store, fs.connect(url) as here:
+
+        def work(number: int) -> None:
+            try:
+                store.put(np.full(200_000, number), f"{number}")
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        for number in range(12):
+            assert (here.get(f"{number}").value() == number).all()  # type: ignore[attr-defined]
+    host.end(url)
+
+
 def test_what_is_not_offered(remote: RemoteStore) -> None:
     calls = [
         lambda: remote.session(ephemeral=True),
