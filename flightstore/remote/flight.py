@@ -17,7 +17,13 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import flight
 
-from flightstore.errors import FlightStoreError, GatewayUnreachable, NotAllowed, NotAuthenticated
+from flightstore.errors import (
+    FlightStoreError,
+    GatewayUnreachable,
+    NotAllowed,
+    NotAuthenticated,
+    StoreClosed,
+)
 from flightstore.remote.address import Address, Credentials
 from flightstore.remote.private import private_memory
 from flightstore.remote.transport import REPEATABLE, Timeouts, pieces_of, unreachable
@@ -66,7 +72,7 @@ class FlightTransport:
         patience = ("grpc.min_reconnect_backoff_ms", int(timeouts.connect_s * 1000))
         options = [*_OPTIONS, patience]
         try:
-            self._client = flight.FlightClient(
+            self._client: Any = flight.FlightClient(
                 address.flight_location, generic_options=options, middleware=[self._faults], **tls
             )
         except pa.ArrowException as error:
@@ -80,10 +86,11 @@ class FlightTransport:
         options = self._options(session, self._timeouts.request_s + wait_s)
         if action == "hello":
             options = self._options(session, self._timeouts.connect_s)
+        client = self._live_client()
         for last in (action not in REPEATABLE, True):
             try:
                 with self._said(sent=True):
-                    results = list(self._client.do_action(flight.Action(action, request), options))
+                    results = list(client.do_action(flight.Action(action, request), options))
                 return b"".join(bytes(one.body) for one in results)
             except GatewayUnreachable as error:
                 if last or isinstance(error.__cause__, flight.FlightTimedOutError):
@@ -98,8 +105,9 @@ class FlightTransport:
         else:
             ticket.name = found
         options = self._options(session, self._timeouts.request_s * TRANSFER_FACTOR)
+        client = self._live_client()
         with self._said(sent=False):
-            reader = self._client.do_get(flight.Ticket(encode(ticket)), options)
+            reader = client.do_get(flight.Ticket(encode(ticket)), options)
             try:
                 return _received(_rows(reader))
             except BaseException:
@@ -111,9 +119,10 @@ class FlightTransport:
     ) -> Info:
         command = encode(PutCommand(payload=True))
         options = self._options(session, self._timeouts.request_s * TRANSFER_FACTOR + wait_s)
+        client = self._live_client()
         with self._said(sent=True):
             descriptor = flight.FlightDescriptor.for_command(command)
-            writer, results = self._client.do_put(descriptor, _FRAME, options)
+            writer, results = client.do_put(descriptor, _FRAME, options)
             with contextlib.closing(writer):
                 for run in pieces_of(packed(header), header.size_bytes, pieces):
                     for at in range(0, run.nbytes, _ROW_BYTES):
@@ -128,10 +137,19 @@ class FlightTransport:
         pass
 
     def close(self) -> None:
+        """Let go of the client. It ends with the last call that uses it: closed under a call, it crashes."""
         if self._pid == os.getpid():
-            self._client.close()
+            self._client = None
 
     # --- inside ---
+
+    def _live_client(self) -> Any:
+        """The client; whoever calls keeps it until the call is over."""
+        self._refuse_forked()
+        client = self._client
+        if client is None:
+            raise StoreClosed("this store handle was closed", hint="connect again")
+        return client
 
     def _options(self, session: str | None, timeout_s: float) -> Any:
         self._refuse_forked()

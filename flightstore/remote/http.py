@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from flightstore.errors import FlightStoreError, GatewayUnreachable, ObjectNotFound
+from flightstore.errors import FlightStoreError, GatewayUnreachable, ObjectNotFound, StoreClosed
 from flightstore.remote.address import Address, Credentials
 from flightstore.remote.private import private_memory
 from flightstore.remote.transport import REPEATABLE, Timeouts, pieces_of, unreachable
@@ -150,6 +150,8 @@ class HttpTransport:
     def _take(self) -> _Connection:
         while True:
             with self._lock:
+                if self._closed:
+                    raise StoreClosed("this store handle was closed", hint="connect again")
                 if not self._idle:
                     break
                 connection, since = self._idle.pop()

@@ -174,6 +174,40 @@ def test_more_uploads_than_a_gateway_takes_at_a_time(host: Host, ways: str) -> N
     host.end(url)
 
 
+@pytest.mark.parametrize("ways", ["http", "flight"])
+def test_a_handle_is_closed_under_its_threads(host: Host, ways: str) -> None:
+    """They end with an error, or with what they asked for; whatever they were doing."""
+    url = host.make(64 << 20, ways)
+    outcomes: list[str] = []
+
+    def work(store: Any, begun: threading.Barrier) -> None:
+        transport = store._shared.transport
+        begun.wait()
+        try:
+            while True:
+                header, payload = transport.get_frame("a", session=None)
+                assert payload.size == header.size_bytes == 800_000
+        except (fs.StoreClosed, fs.GatewayUnreachable) as error:
+            outcomes.append(type(error).__name__)
+
+    with fs.connect(url) as here:
+        here.put(np.arange(100_000), "a")
+        for _ in range(10):
+            store = fs.connect(url, map=False)
+            store.on_added(print)
+            begun = threading.Barrier(4)
+            threads = [threading.Thread(target=work, args=(store, begun)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            begun.wait()
+            store.get("a")
+            store.close()
+            for thread in threads:
+                thread.join()
+    assert len(outcomes) == 30
+    host.end(url)
+
+
 def test_what_is_not_offered(remote: RemoteStore) -> None:
     calls = [
         lambda: remote.session(ephemeral=True),
