@@ -19,7 +19,9 @@ import flightstore as fs
 from flightstore.gateway.incoming import FrameUpload, TableUpload
 from flightstore.gateway.outgoing import frame_of
 from flightstore.memory.copying import copy_pieces
+from flightstore.objects import ipc
 from flightstore.objects.registry import encode
+from flightstore.objects.schemas import fingerprint_of
 from flightstore.testing.children import start
 from flightstore.testing.mutations import mutated
 from flightstore.testing.types.arrow import CATALOGUE
@@ -160,6 +162,23 @@ def test_list_views_that_lead_outside(store: fs.Store) -> None:
         bad = pa.Array.from_buffers(kind, 2, buffers, children=[values])
         with pytest.raises(fs.InvalidArgument):
             upload.write(pa.record_batch({"l": bad}))
+    assert is_empty(store)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_that_are_no_text(store: fs.Store, nested: bool) -> None:
+    table = pa.table({"outer": [{"inner": 1}]})
+    raw = bytes(sent(table)).replace(b"inner" if nested else b"outer", b"\xff\xfe\xfd\xfc\xfb")
+    reader = pa.ipc.open_stream(pa.py_buffer(raw))
+    with pytest.raises(fs.InvalidArgument, match="UTF-8"):
+        TableUpload(store, PutCommand(name="t"), reader.schema)
+    header, payload = header_and_bytes(table)
+    layout = ipc.decode_layout(header.layout)
+    changed = payload.replace(b"inner" if nested else b"outer", b"\xff\xfe\xfd\xfc\xfb")
+    fingerprint = fingerprint_of(changed[: layout.schema_bytes])
+    header.layout = ipc.encode_layout(msgspec.structs.replace(layout, fingerprint=fingerprint))
+    with pytest.raises(fs.InvalidArgument, match=r"UTF-8|not what its layout says"):
+        send(store, header, changed)
     assert is_empty(store)
 
 
