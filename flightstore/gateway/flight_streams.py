@@ -125,21 +125,19 @@ class Incoming:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         while (chunk := self._next()) is not None:
             if chunk.app_metadata is not None and chunk.app_metadata.size:
-                self._echo(chunk.app_metadata)
+                with self._call.waiting():
+                    self._echo(chunk.app_metadata)
             if chunk.data is not None:
                 self._call.bytes_in += chunk.data.get_total_buffer_size()
                 yield chunk.data
         self._check_end()
 
     def _next(self) -> Any:
-        self._call.waits()
         try:
-            with _understood():
+            with self._call.waiting(), _understood():
                 return self._reader.read_chunk()
         except StopIteration:
             return None
-        finally:
-            self._call.works()
 
     def _check_end(self) -> None:
         """Arrow reports a client that is gone as the end of its stream. gRPC learns both at once, but tells
