@@ -22,6 +22,7 @@ from flightstore.gateway.limits import Limits
 from flightstore.gateway.many import Staged
 from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
 from flightstore.gateway.reslicing import reader_of
+from flightstore.objects.schemas import storage
 from flightstore.store.local import Store
 from flightstore.types import ObjectID
 from flightstore.wire.frames import PREFIX_BYTES, header_bytes, unpacked
@@ -120,7 +121,9 @@ class Incoming:
             InvalidArgument: it has none.
         """
         with _understood():
-            return self._reader.schema
+            found = self._reader.schema
+            _read_names(found)
+            return found
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         while (chunk := self._next()) is not None:
@@ -160,6 +163,20 @@ def _understood() -> Iterator[None]:
         raise
     except Exception as error:
         raise of_client_stream(error) from None
+
+
+def _read_names(fields: Iterable[pa.Field]) -> None:
+    """Arrow does not look whether names are UTF-8.
+
+    Raises:
+        UnicodeDecodeError: one is not.
+    """
+    for field in fields:
+        _ = field.name
+        kind = storage(field.type)
+        if pa.types.is_dictionary(kind):
+            kind = storage(kind.value_type)
+        _read_names(kind.field(index) for index in range(kind.num_fields))
 
 
 def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> ObjectID:
