@@ -62,7 +62,7 @@ def mutated(raw: bytes, chance: random.Random) -> bytes:
 
 @pytest.fixture
 def no_python_types() -> Iterator[None]:
-    """As in a gateway: where a type's reader is Python, Arrow's answer carries the traceback of its errors."""
+    """As in a gateway: Arrow reports the errors of types that are read by Python with their traceback."""
     pa.unregister_extension_type(LabelledType.NAME)
     yield
     pa.register_extension_type(LabelledType(pa.null()))
