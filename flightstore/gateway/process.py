@@ -1,9 +1,9 @@
 """One gateway process, from its start to its end.
 
-Starting is all or nothing: what was begun is undone when something fails. Ending is bounded by GRACE_S and
-CLOSING_S, whatever clients do: servers stop to listen at once, running requests have GRACE_S to end, then
-leases and the store are let go of. A client that does not read what it asked for keeps a thread inside gRPC
-which nothing ends but the end of the process; so the process ends by ``os._exit``.
+Starting is all or nothing: what was begun is undone when something fails. Ending is bounded, whatever
+clients do: servers stop to listen at once, running requests have GRACE_S to end, then they are broken off,
+and leases and the store are let go of. What is stuck even then is inside gRPC or the store, where nothing
+ends it but the end of the process; so that is by ``os._exit``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import flightstore
-from flightstore.errors import FlightStoreError, MissingExtra
+from flightstore.errors import FlightStoreError, InvalidArgument, MissingExtra
 from flightstore.gateway import logs
 from flightstore.gateway.authentication import Authenticator
 from flightstore.gateway.listeners import FLIGHT, HEALTH, HTTP, MAP, Listener, listeners
@@ -42,8 +42,10 @@ __all__ = ["CLOSING_S", "GRACE_S", "Gateway", "run", "tokens_file"]
 
 GRACE_S = 3.0
 """How long running requests may go on when the gateway ends."""
+BREAKING_S = 0.5
+"""How long breaking off those that have not ended may take after that."""
 CLOSING_S = 1.0
-"""How long letting go of leases and store may take after that."""
+"""How long letting go of leases and store may take after that. All together stay below five seconds."""
 
 MAX_FILES = 65_536
 """How many files and connections the process may have open, if the hard limit lets it."""
@@ -68,6 +70,10 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings) -> None:
+        if settings.store and "://" in settings.store:
+            raise InvalidArgument(
+                f"{settings.store} is no directory", hint="a gateway serves a store of its own machine"
+            )
         tokens = tokens_file(settings)
         self.settings = settings
         self.listeners = listeners(settings, has_tokens=tokens is not None)
@@ -137,7 +143,8 @@ class Gateway:
         context = self.certificates.context if self.certificates and listener.tls else None
         server.start(host=listener.host, port=listener.port, ssl_context=context)
         self._http = listener
-        service.http_url = listener.url(self._reached_at(listener), server.port)
+        # One that stands for all interfaces means, to clients, the host that they have called.
+        service.http_url = listener.url(self.settings.advertise or listener.host, server.port)
         self._http_url = service.http_url
         return listener.url(listener.host, server.port)
 
@@ -189,12 +196,6 @@ class Gateway:
             return None
         return self._http_url
 
-    def _reached_at(self, listener: Listener) -> str:
-        """The host that clients are told."""
-        if self.settings.advertise:
-            return self.settings.advertise
-        return socket.gethostname() if listener.host in ("0.0.0.0", "::") else listener.host
-
     # --- while it runs ---
 
     def reload(self) -> None:
@@ -212,7 +213,7 @@ class Gateway:
     # --- end ---
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Stop all servers, let go of everything. Idempotent; takes grace_s + CLOSING_S at most.
+        """Stop all servers, let go of everything. Idempotent; takes grace_s + BREAKING_S + CLOSING_S at most.
 
         A server whose clients stall may be left running in part: then the process must end by ``os._exit``.
         """
@@ -221,7 +222,7 @@ class Gateway:
         self._ended.set()
         if self._health is not None:
             self._health.drain()
-        if not _together([functools.partial(one, grace_s) for one in self._stops], grace_s + 0.2):
+        if not _together([functools.partial(one, grace_s) for one in self._stops], grace_s + BREAKING_S):
             log.warning("some requests did not end in time and are cut off")
         if not _together([self._close], CLOSING_S):
             log.warning("the store could not be closed in time; whoever needs it next cleans up")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+import flightstore as fs
 from flightstore.gateway.tokens import create, revoke
 from flightstore.testing.certificates import Authority, Certificate
 
@@ -331,3 +332,33 @@ def test_a_tokens_file_that_is_not_there_is_an_error(store_dir: Path, tokens: Pa
         assert served.ended() == 3
         assert str(tokens) in served.text()
     assert not store_dir.exists()
+
+
+@pytest.mark.parametrize("scheme", ["flight", "http"])
+def test_our_own_client_shows_token_and_certificate(
+    serve: Serve, tokens: Path, authority: Authority, tmp_path: Path, scheme: str
+) -> None:
+    secret = token(tokens, "laptop", rights="write", sessions=["A"])
+    create(tokens, "worker", rights="read", certificate="worker.test")
+    own = authority.client("worker.test")
+    everywhere = ("--flight", "0.0.0.0:0", "--http", "0.0.0.0:0", "--tokens", str(tokens))
+    served = serve(*everywhere, *tls(authority.server()), "--tls-client-ca", str(authority.cert))
+    url = served.addresses[scheme].replace("0.0.0.0", "localhost")
+    shown: dict[str, Any] = {
+        "map": False,
+        "tls_root_certificates": authority.cert,
+        "client_certificate": own.cert,
+        "client_key": own.key,
+    }
+    with fs.connect(url, token=secret, **shown) as store:
+        store.put(TABLE, name="x")
+        assert store.get("x").to_arrow().equals(TABLE)
+    with fs.connect(url, **shown) as store:
+        assert not store.contains("x")
+        with pytest.raises(fs.NotAllowed):
+            store.put(TABLE, name="y")
+        with pytest.raises(fs.NotAllowed):
+            store.delete("x")
+    with pytest.raises(fs.NotAuthenticated):
+        fs.connect(url, token=WRONG, **shown)
+    assert served.end() == 0
