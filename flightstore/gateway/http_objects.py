@@ -75,7 +75,7 @@ class ObjectRoutes:
         caller = context.caller(request, READ, "getting objects")
         ticket = ticket_of(request.match_info["ref"], request.query)
         store = await context.store(request, caller)
-        found = await context.call(_found, store, ticket)
+        found = await context.call_get(_found, store, ticket)
         try:
             return await self._answer(request, found, _etag(found.held, ticket, request), by_id=ticket.id)
         finally:
@@ -88,7 +88,8 @@ class ObjectRoutes:
         if found.num_rows is not None:
             headers["x-flightstore-rows"] = str(found.num_rows)
         headers |= {"ETag": etag, "Accept-Ranges": "bytes", "Vary": f"Authorization, {SESSION_HEADER}"}
-        headers["Cache-Control"] = "private, max-age=31536000, immutable" if by_id else "private, no-cache"
+        whose = "private" if "Authorization" in request.headers or request.secure else "public"
+        headers["Cache-Control"] = f"{whose}, " + ("max-age=31536000, immutable" if by_id else "no-cache")
         if etag_matches(request.headers.get("If-None-Match"), etag, weak=True):
             return answer(304, headers=headers)
         size = found.size_bytes
