@@ -6,7 +6,7 @@ SETUP := scripts/setup-venv
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test bench lint format promises docs clean
+.PHONY: help demo test bench languages lint format promises docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || cat Makefile
@@ -25,6 +25,11 @@ test: ## run every test that this machine can run (ARGS="-k name" for some of th
 bench: ## measure, each figure beside memcpy, raw LMDB and files (ARGS="--peers all" for other stores)
 	@$(SETUP) demo test
 	@$(BIN)/python benchmarks/local.py $(ARGS)
+
+languages: ## build the programs in examples/ and print what each was seen to do (ARGS="go rust" for some)
+	@$(SETUP) test
+	@scripts/setup-system
+	@$(BIN)/python examples/languages.py $(ARGS)
 
 lint: ## ruff, mypy --strict, pyright
 	@$(SETUP) demo test lint

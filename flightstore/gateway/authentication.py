@@ -18,7 +18,7 @@ from flightstore.errors import NotAuthenticated
 from flightstore.gateway.access import ADMIN, Caller
 from flightstore.gateway.tokens import Token, TokensFile, hash_of
 
-__all__ = ["Authenticator", "certificate_name"]
+__all__ = ["Authenticator", "certificate_name", "token_in"]
 
 log = logging.getLogger("flightstore.gateway.authentication")
 
@@ -67,7 +67,7 @@ class Authenticator:
             raise NotAuthenticated("this gateway has no tokens, and serves its own machine only")
         entries = self._tokens.entries()
         if authorization:
-            name, entry = _by_token(entries, _token_in(authorization))
+            name, entry = _by_token(entries, token_in(authorization))
         elif certificate:
             name, entry = _by_certificate(entries, certificate)
         else:
@@ -97,7 +97,12 @@ def certificate_name(peer: Mapping[str, Any] | None) -> str | None:
     return subject.get("commonName")
 
 
-def _token_in(authorization: str) -> str:
+def token_in(authorization: str) -> str:
+    """The token in an Authorization header.
+
+    Raises:
+        NotAuthenticated: there is none.
+    """
     scheme, _, rest = authorization.strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer" and rest:

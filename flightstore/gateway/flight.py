@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ from flightstore.gateway.access import READ, WRITE, Caller
 from flightstore.gateway.connections import Connections
 from flightstore.gateway.flight_calls import Authenticator, Call, Calls, Metrics, NoHandshake
 from flightstore.gateway.flight_errors import TRAILER, as_flight_error, code_of, packed_fault
-from flightstore.gateway.hydrating import hydrated
+from flightstore.gateway.hydrating import plain_schema
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.outgoing import rows_of, table_of
 from flightstore.gateway.service import ACTIONS, Service, segments_of
@@ -41,7 +42,7 @@ __all__ = ["FlightServer"]
 
 MAX_PARTITIONS = 10_000
 LAST_S = 1.0
-"""What a stop waits for once it has broken off all connections."""
+"""The share of a stop's time, at most, that it keeps for what follows breaking off all connections."""
 
 
 class _Asked:
@@ -134,19 +135,20 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
 
     def stop(self, grace_s: float) -> bool:
         """Take no more calls, wait for those that are running, then break off the connections of those that
-        still are: readers that read nothing hold them for ever.
+        still are: readers that read nothing hold them for ever. Takes grace_s at most.
 
         Returns:
-            Whether all have ended, in little more than the time given. If not, some call waits for the store,
-            and the process must end by ``os._exit``: nothing else ends gRPC's threads.
+            Whether all have ended. If not, some call waits for the store, and the process must end by
+            ``os._exit``: nothing else ends gRPC's threads.
         """
+        deadline = time.monotonic() + grace_s
         self.calls.close()
         stopping = threading.Thread(target=self.shutdown, name="flightstore-flight-stop", daemon=True)
         stopping.start()
-        stopping.join(grace_s)
+        stopping.join(max(grace_s - LAST_S, grace_s / 2))
         if stopping.is_alive():
             self._connections.end_all()
-            stopping.join(LAST_S)
+            stopping.join(max(deadline - time.monotonic(), 0))
         self._watch.stop()
         return not stopping.is_alive()
 
@@ -156,10 +158,9 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def do_get(self, asked: _Asked, ticket: Any) -> Any:
         asked.caller.require(READ, "getting an object")
         wanted = m.parse_ticket(ticket.ticket)
-        table = streams.outgoing_table(asked.store, wanted, asked.call.max_batch_bytes)
-        asked.call.bytes_out = table.get_total_buffer_size()
+        reader, asked.call.bytes_out = streams.outgoing(asked.store, wanted, asked.call.max_batch_bytes)
         asked.call.waits()
-        return streams.stream_of_table(table)
+        return flight.RecordBatchStream(reader)
 
     @_handled
     def get_flight_info(self, asked: _Asked, descriptor: Any) -> Any:
@@ -223,8 +224,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def _locations(self, object_id: str) -> list[str]:
         if self._advertise is None:
             return []
-        scheme = "grpc+tls" if self._tls else "grpc+tcp"
-        return [f"{scheme}://{self._advertise}"]
+        found = [f"{'grpc+tls' if self._tls else 'grpc+tcp'}://{self._advertise}"]
+        http = self.service.http_url
+        if http is not None and http.startswith(("http://", "https://")):
+            found.append(f"{http}/objects/{object_id}")
+        return found
 
     def _about(self, asked: _Asked, info: ObjectInfo, held: Object) -> bytes:
         http = self.service.http_url
@@ -298,7 +302,7 @@ def _info_command(descriptor: Any) -> m.InfoCommand:
 
 def _schema(table: pa.Table, command: m.InfoCommand) -> pa.Schema:
     chosen = rows_of(table, m.Ticket(columns=command.columns, limit=0))
-    return hydrated(chosen, command.hydrate).schema
+    return plain_schema(chosen.schema, command.hydrate)
 
 
 def _pattern(criteria: bytes) -> str | None:

@@ -7,8 +7,6 @@ Certificates are known to handlers alone: with mutual TLS they ask.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import threading
 import time
@@ -19,6 +17,7 @@ from pyarrow import flight
 
 from flightstore.errors import FlightStoreError, GatewayBusy, InvalidArgument
 from flightstore.gateway.access import Caller
+from flightstore.gateway.authentication import token_in
 from flightstore.gateway.flight_errors import as_flight_error, code_of
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.reslicing import DEFAULT_BATCH_BYTES
@@ -215,7 +214,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         authorization = call.authorization
         self._authenticator.caller_of(authorization, local=self._local, certificate=None)
         if authorization is not None:
-            call.answer["authorization"] = _bearer(authorization)
+            call.answer["authorization"] = f"Bearer {token_in(authorization)}"
 
     def _admit(self, call: Call) -> None:
         with self._lock:
@@ -263,26 +262,14 @@ def is_local(peer: str) -> bool:
         return False
     host = rest.rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "")
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host.removeprefix("::ffff:"))
     except ValueError:
         return False
+    return address.is_loopback
 
 
 def _busy(limit: int, what: str) -> FlightStoreError:
     return GatewayBusy(f"this gateway serves {limit:,} {what} already, the most it takes", hint="try later")
-
-
-def _bearer(header: str) -> str:
-    """A credential that was accepted as Basic, as Bearer: the password, or the user's name, is the token."""
-    scheme, _, rest = header.strip().partition(" ")
-    if scheme.lower() != "basic":
-        return header
-    rest = rest.strip().rstrip("=")
-    try:
-        user, _, password = base64.b64decode(rest + "=" * (-len(rest) % 4)).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return header
-    return f"Bearer {password or user}"
 
 
 def _code_of_status(error: BaseException) -> str:

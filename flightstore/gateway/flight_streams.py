@@ -1,6 +1,7 @@
 """What flows through DoGet and DoPut: tables, and frames as rows of one binary column.
 
-Outgoing streams are read by C++ alone, and every buffer of them holds the reference on its object.
+Every buffer of an outgoing stream holds the reference on its object. Nearly all are read by C++ alone; those
+whose batches have to be copied are made by Python while they are read (see reslicing).
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import flight
 
 from flightstore.errors import GatewayUnreachable, InvalidArgument
 from flightstore.gateway.flight_calls import Call
-from flightstore.gateway.flight_errors import of_client_stream
-from flightstore.gateway.hydrating import hydrated
+from flightstore.gateway.flight_errors import guarded, of_client_stream
 from flightstore.gateway.incoming import FrameUpload, TableUpload
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.many import Staged
 from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
-from flightstore.gateway.reslicing import resliced
+from flightstore.gateway.reslicing import reader_of
 from flightstore.store.local import Store
 from flightstore.types import ObjectID
 from flightstore.wire.frames import PREFIX_BYTES, header_bytes, unpacked
@@ -31,10 +30,9 @@ from flightstore.wire.messages import Info, PutCommand, Ticket
 __all__ = [
     "Incoming",
     "frame_table",
-    "outgoing_table",
+    "outgoing",
     "receive_frame",
     "receive_table",
-    "stream_of_table",
 ]
 
 PIECE_BYTES = 1 << 20
@@ -48,12 +46,19 @@ FRAME = pa.schema([pa.field("frame", pa.large_binary(), nullable=False)])
 # --- out ---
 
 
-def outgoing_table(store: Store, ticket: Ticket, max_bytes: int) -> pa.Table:
-    """What a ticket asks for, in batches of at most so many bytes."""
+def outgoing(store: Store, ticket: Ticket, max_bytes: int) -> tuple[pa.RecordBatchReader, int]:
+    """What a ticket asks for, in batches of at most so many bytes; and how many bytes that is, nearly.
+
+    Raises:
+        ObjectNotFound, ObjectLost: there is none.
+        InvalidArgument, NotConvertible: it cannot be sent like that.
+    """
     if ticket.payload:
-        return frame_table(frame_of(store, ticket.ref))
+        table = frame_table(frame_of(store, ticket.ref))
+        return table.to_reader(), table.get_total_buffer_size()
     _, table = table_of(store, ticket.ref)
-    return resliced(hydrated(rows_of(table, ticket), ticket.hydrate), max_bytes)
+    table = rows_of(table, ticket)
+    return reader_of(table, max_bytes, ticket.hydrate, guarded), table.get_total_buffer_size()
 
 
 def frame_table(frame: Frame) -> pa.Table:
@@ -90,11 +95,6 @@ def _rows(frame: Frame) -> Iterator[pa.Buffer]:
 def _cut(buffer: pa.Buffer) -> Iterator[pa.Buffer]:
     for start in range(0, buffer.size, PIECE_BYTES):
         yield buffer.slice(start, min(PIECE_BYTES, buffer.size - start))
-
-
-def stream_of_table(table: pa.Table) -> Any:
-    """A table as what DoGet returns: read by C++, dictionaries included."""
-    return flight.RecordBatchStream(table.to_reader())
 
 
 # --- in ---

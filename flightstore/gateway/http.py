@@ -57,14 +57,24 @@ class HttpServer:
         authenticator: Finds out who calls.
         limits: What is refused.
         metrics: Where requests are counted.
+        by_reference: Whether frames may be sent with `sendfile` to clients that acknowledge them. Off: on
+            Linux 6.18 `send` carried twice as much, with half the processor time, on loopback and veth.
     """
 
-    def __init__(self, service: Service, authenticator: Knower, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: Service,
+        authenticator: Knower,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        by_reference: bool = False,
+    ) -> None:
         self._service = service
         self._metrics = metrics
         self._limits = limits
         self._context = Context(service, authenticator, limits, metrics)
-        self._frames = FrameRoutes(self._context)
+        self._frames = FrameRoutes(self._context, by_reference=by_reference)
         self._objects = ObjectRoutes(self._context)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="flightstore-http", daemon=True)
@@ -233,11 +243,13 @@ class HttpServer:
             return response
         finally:
             self._running.discard(task)
+            connection = self._context.connections.of(request)
+            direct = connection.answered() if connection is not None else 0
             self._metrics.request(
                 _kind_of(request),
                 str(response.status) if response is not None else "cancelled",
                 time.monotonic() - begin,
-                request.content.total_bytes,
+                direct + request.content.total_bytes,
                 (response.content_length or 0) if response is not None and request.method != "HEAD" else 0,
             )
 

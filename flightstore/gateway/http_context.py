@@ -113,7 +113,9 @@ class Context:
 
     def body(self, request: web.BaseRequest) -> Body:
         """The request's body."""
-        return Body(request, self.limits.idle_timeout_s)
+        connection = self.connections.of(request)
+        incoming = connection.incoming if connection is not None else None
+        return Body(request, incoming, self.limits.idle_timeout_s)
 
     @contextlib.contextmanager
     def upload(self) -> Iterator[None]:

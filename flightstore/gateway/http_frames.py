@@ -5,7 +5,8 @@ them (sending.py). It is told a token, and says that it has read everything with
 /acknowledgements/TOKEN. **Only when that is answered with 204 is what it read the object**: the reference was
 held up to then. It is dropped when the token is given back, when the connection is gone, or when no
 acknowledgement comes for the idle timeout. A client that goes on reading all the same may read other objects'
-bytes, so this is offered only to callers who may read everything in the store anyway.
+bytes, so this is offered only to callers who may read everything in the store anyway, and only by a server
+that was told to (HttpServer tells why).
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _MAX_UNACKNOWLEDGED = 1000
 class FrameRoutes:
     """The routes of frames."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, by_reference: bool) -> None:
         self._context = context
+        self._offered = by_reference
         self._unacknowledged: dict[str, Callable[[], None]] = {}
         self._files: dict[str, File] = {}
 
@@ -67,7 +69,8 @@ class FrameRoutes:
 
     def _by_reference(self, request: web.Request, caller: Caller, frame: Frame) -> bool:
         return (
-            request.query.get("acknowledge") == "1"
+            self._offered
+            and request.query.get("acknowledge") == "1"
             and frame.file is not None
             and frame.size_bytes > DIRECT_BYTES
             and caller.sessions is None

@@ -256,6 +256,6 @@ def _check_end(file: BodyFile, is_file: bool) -> None:
     while piece := file.read(1 << 16):
         if not is_file:
             raise InvalidArgument("bytes follow the end of the Arrow stream")
-        last = (last + piece)[-len(_FILE_END) :]
+        last = (last + bytes(piece))[-len(_FILE_END) :]
     if is_file and last != _FILE_END:
         raise InvalidArgument("the Arrow file breaks off before its end")

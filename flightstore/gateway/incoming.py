@@ -208,7 +208,8 @@ class FrameUpload:
         return self._builder
 
     def check(self) -> None:
-        """Check the payload that was received. Any error ends the upload.
+        """Check the payload that was received; what is written to `target` later reaches nobody. Any error
+        ends the upload.
 
         Raises:
             InvalidArgument: it is not what the header says.
@@ -216,7 +217,7 @@ class FrameUpload:
         """
         builder, header = self._builder, self._header
         try:
-            received = pa.py_buffer(builder.buffer).slice(0, header.size_bytes)
+            received = pa.py_buffer(builder.freeze())  # nobody changes it after it was checked
             check_payload(header.kind, header.layout, received, header.num_rows)
         except BaseException:
             builder.abort()

@@ -44,7 +44,6 @@ class Watch:
     def stop(self) -> None:
         """Look no more."""
         self._over.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._over.wait(min(self._limits.idle_timeout_s / 4, 5.0)):

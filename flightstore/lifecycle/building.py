@@ -91,6 +91,17 @@ class Builder:
         self.check()
         return self._view
 
+    def freeze(self) -> memoryview:
+        """The object's memory as readers will have it, read-only: from here on, what is written through views
+        of `buffer` reaches nobody. Valid until it is sealed (by somebody else, perhaps) or aborted.
+
+        Raises:
+            StoreClosed: it was sealed or aborted.
+        """
+        self.check()
+        self._range.freeze()
+        return self._conn.arena.readable(self.extent.offset, len(self._view))
+
     def seal(self) -> ObjectID:
         """Make the object immutable and visible. Idempotent.
 
@@ -113,11 +124,6 @@ class Builder:
     def new(self) -> NewObject:
         """The object on its way."""
         return self._new
-
-    def freeze(self) -> None:
-        """Let no write reach it any more, before it is sealed by somebody else."""
-        self.check()
-        self._range.freeze()
 
     def was_sealed(self) -> None:
         """Note that it was sealed by somebody else."""

@@ -68,9 +68,9 @@ class Address:
         shown = f"[{host}]" if ":" in host else host
         return cls(f"{scheme}://{shown}:{port}", speaks, tls, host, port)
 
-    def speaking_http(self) -> Address:
-        """The same socket, taken for one that speaks HTTP."""
-        return replace(self, speaks="http")
+    def speaking_http(self, path: str) -> Address:
+        """A socket at that path, taken for one that speaks HTTP."""
+        return replace(self, speaks="http", path=path)
 
     @property
     def flight_location(self) -> str:

@@ -13,9 +13,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from flightstore.errors import GetTimeout, InvalidArgument, NotStorable, ObjectNotFound, StoreClosed
+from flightstore.errors import (
+    GatewayBusy,
+    GatewayUnreachable,
+    GetTimeout,
+    InvalidArgument,
+    NotAllowed,
+    NotStorable,
+    ObjectNotFound,
+    StoreClosed,
+)
 from flightstore.objects.base import Object
+from flightstore.objects.registry import open_object
 from flightstore.remote.fetched import RemoteView, opened
+from flightstore.remote.mediated import Mapping
 from flightstore.remote.transport import Transport
 from flightstore.store import current
 from flightstore.store.attached import checked, deadline_of
@@ -40,6 +51,9 @@ class Shared:
         """The gateway, as it was named."""
         self.hello = hello
         self.nonce = bytes.fromhex(hello.nonce)
+        self.map_path: str | None = None
+        """The gateway's socket for those who map, if that is wanted."""
+        self.authorization: str | None = None
         self._lock = threading.Lock()
         self._users = 0
 
@@ -68,8 +82,10 @@ class Shared:
 class Attached:
     """One handle on a gateway's store, or on a session of it."""
 
-    mapped = False
-    """Whether it works on the store's memory: never. Where it could, `connect` gives a local handle."""
+    @property
+    def mapped(self) -> bool:
+        """Whether what is got lies in the store's memory. A handle that could write there is a local one."""
+        return self._mapping is not None
 
     def __init__(self, shared: Shared, session: m.SessionReply | None, session_text: str | None) -> None:
         self._session = session.number if session is not None else 0
@@ -78,6 +94,7 @@ class Attached:
         """What tells the gateway which session is meant: its number, or the name that the token knows."""
         self._closing = threading.Lock()
         self._abandoned: deque[ObjectID] = deque()
+        self._mapping = self._mapping_of(shared)
         self._shared_or_none: Shared | None = shared.joined()
 
     @property
@@ -124,6 +141,15 @@ class Attached:
         raw = self._shared.transport.act(action, m.encode(request), session=self.session_text, wait_s=wait_s)
         return m.decode(raw, reply)
 
+    def _mapping_of(self, shared: Shared) -> Mapping | None:
+        """A mapping of the store's memory, if the gateway will have it."""
+        if shared.map_path is None:
+            return None
+        try:
+            return Mapping(shared.map_path, authorization=shared.authorization, session=self.session_text)
+        except (GatewayUnreachable, GatewayBusy, NotAllowed):
+            return None
+
     # --- what several parts need ---
 
     def fetch(self, ref: Ref) -> Object:
@@ -132,6 +158,10 @@ class Attached:
         Raises:
             ObjectNotFound: it is not.
         """
+        if self._mapping is not None:
+            handle = self._mapping.get(lambda object_id: RemoteView(self, object_id), ref)
+            if handle is not None:
+                return open_object(handle)
         header, payload = self._shared.transport.get_frame(m.text_of(ref), session=self.session_text)
         return opened(self, header, payload)
 

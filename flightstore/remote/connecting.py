@@ -6,8 +6,9 @@
    `Store`, or a `Session`): there is nothing between the caller and the memory, and nothing that could behave
    otherwise. The gateway is not asked again; what keeps others out of the memory are the files' permissions.
    A token that may only read gets no mapping, since a mapped store can be written to.
-3. Else speak HTTP, if the gateway offers it and it answers, because payloads go where they stay without a
-   detour; else Flight.
+3. Else, where it is reached over a unix socket, have the gateway hold what this process maps (mediated.py).
+4. What is not mapped comes by HTTP, if the gateway offers it and it answers, because payloads go where they
+   stay without a detour; else by Flight.
 """
 
 from __future__ import annotations
@@ -72,21 +73,26 @@ def connect(
         _pem(client_key, "client_key"),
     )
     way, hello = _way(address, credentials, Timeouts(connect_timeout, request_timeout), transport)
+    if map and session is None and (here := _mapped(hello)) is not None:
+        way.close()
+        return here
     shared = Shared(way, hello, address.url)
-    with _lock:
-        _known[address.url] = shared
-    if map and session is None:
-        here = _mapped(hello)
-        if here is not None:
-            way.close()
-            return here
-    store = _entered(shared, session)
+    if map and address.path:
+        shared.map_path = f"{address.path.removesuffix('.http')}.map"
+        shared.authorization = f"Bearer {credentials.token}" if credentials.token else None
+    try:
+        store = _of(shared, None if session is None else str(session))
+    except BaseException:
+        way.close()
+        raise
     if map and session is not None:
-        known = store._session_known
-        here = _mapped(hello, known.number if known is not None else 0)
+        number = store._session_known.number if store._session_known is not None else 0
+        here = _mapped(hello, number)
         if here is not None:
             store.close()
             return here
+    with _lock:
+        _known[address.url] = shared
     return store
 
 
@@ -147,13 +153,17 @@ def _way(
 def _either(
     address: Address, credentials: Credentials, timeouts: Timeouts, wanted: str
 ) -> tuple[Transport, m.Hello]:
-    """A socket that speaks one of both."""
+    """A unix socket: a gateway's is Flight's, with HTTP's beside it; or it is HTTP's by itself."""
     if wanted != "flight":
-        try:
-            return _http(address.speaking_http(), credentials, timeouts)
-        except GatewayUnreachable:
-            if wanted == "http" or not _is_socket(address.path):
-                raise
+        refusal = None
+        for path in (f"{address.path}.http", address.path):
+            if _is_socket(path):
+                try:
+                    return _http(address.speaking_http(path), credentials, timeouts)
+                except GatewayUnreachable as error:
+                    refusal = error
+        if wanted == "http":
+            raise refusal or GatewayUnreachable(f"there is no socket {address.path}")
     return _flight(address, credentials, timeouts)
 
 
@@ -194,11 +204,6 @@ def _hello(way: Transport, session: str | None) -> m.Hello:
 
 
 # --- handles ---
-
-
-def _entered(shared: Shared, session: str | int | None) -> RemoteStore:
-    """The handle that was asked for: on the session named, or where the token leads."""
-    return _of(shared, None if session is None else str(session))
 
 
 def _of(shared: Shared, session: str | None) -> RemoteStore:

@@ -63,6 +63,8 @@ class HttpTransport:
     def act(self, action: str, request: bytes, *, session: str | None, wait_s: float = 0) -> bytes:
         call = _Call("POST", f"/actions/{action}", [memoryview(request)], len(request), wait_s)
         call.repeatable = action in REPEATABLE
+        if action == "hello":
+            call.timeout_s = self._timeouts.connect_s
         call.headers["Content-Type"] = "application/json"
         return self._answered(call, session, _whole)
 
@@ -125,7 +127,7 @@ class HttpTransport:
         well = False
         try:
             try:
-                connection.ready(self._timeouts.request_s + call.wait_s)
+                connection.ready(call.timeout_s or self._timeouts.request_s + call.wait_s)
                 call.send(connection)
                 response = connection.getresponse()
                 if 200 <= response.status < 300:
@@ -223,6 +225,8 @@ class _Call:
         self.wait_s = wait_s
         self.headers: dict[str, str] = {}
         self.repeatable = False
+        self.timeout_s = 0.0
+        """How long to wait for each sign of life; 0 for what is usual."""
         self.sent = False
         """Whether something of it may have arrived."""
         self.is_whole = False

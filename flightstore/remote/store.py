@@ -73,20 +73,35 @@ class RemoteStore(Building, Composing, Keeping, Sessions, Batching, Subscribing,
     def _put_payload(
         self, header: FrameHeader, payload: Payload, deadline: float | None, *, ours: bool
     ) -> ObjectID:
-        """Send a frame. `ours`: its id was made up here, so whether it is there tells whether it arrived."""
-        transport = self._shared.transport
+        """Send an object. `ours`: its id was made up here, so whether it is there tells whether it arrived.
+
+        A small one goes as an action, which takes the gateway less work than a frame does.
+        """
         object_id = ObjectID.from_text(str(header.id))
+        try:
+            if payload.size_bytes <= INLINE_BYTES and not header.staged:
+                self._put_inline([OneOfMany(header=header, payload=_joined(payload))], deadline)
+            else:
+                self._put_frame(header, payload, deadline)
+        except GatewayUnreachable:
+            if not (ours and self._arrived(object_id)):
+                raise
+        return object_id
+
+    def _put_frame(self, header: FrameHeader, payload: Payload, deadline: float | None) -> None:
+        transport = self._shared.transport
 
         def attempt(wait_s: float) -> None:
             header.timeout_s = wait_s
             transport.put_frame(header, payload.pieces, session=self.session_text, wait_s=wait_s)
 
-        try:
-            until_there_is_room(attempt, deadline)
-        except GatewayUnreachable:
-            if not (ours and self._arrived(object_id)):
-                raise
-        return object_id
+        until_there_is_room(attempt, deadline)
+
+    def _put_inline(self, objects: builtins.list[OneOfMany], deadline: float | None) -> None:
+        def attempt(wait_s: float) -> None:
+            self._act("put_many", PutMany(objects=objects, timeout_s=wait_s), m.Done, wait_s=wait_s)
+
+        until_there_is_room(attempt, deadline)
 
     def _arrived(self, object_id: ObjectID) -> bool:
         try:
@@ -130,11 +145,7 @@ class RemoteStore(Building, Composing, Keeping, Sessions, Batching, Subscribing,
         try:
             for header, payload in staged:
                 self._put_payload(header, payload, deadline, ours=False)
-
-            def attempt(wait_s: float) -> None:
-                self._act("put_many", PutMany(objects=objects, timeout_s=wait_s), m.Done, wait_s=wait_s)
-
-            until_there_is_room(attempt, deadline)
+            self._put_inline(objects, deadline)
         except BaseException:
             self._unstage([str(header.id) for header, _ in staged])
             raise
@@ -273,6 +284,8 @@ class RemoteStore(Building, Composing, Keeping, Sessions, Batching, Subscribing,
             shared, self._shared_or_none = self._shared_or_none, None
         if shared is not None:
             self._end_subscriptions()
+            if self._mapping is not None:
+                self._mapping.close()
             shared.left()
 
     def destroy(self) -> None:

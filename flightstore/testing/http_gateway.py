@@ -110,7 +110,7 @@ def http_gateway(
     store = flightstore.connect(store_dir, capacity=capacity)
     service = Service(store)
     metrics = Metrics()
-    server = HttpServer(service, callers or Callers(), limits or Limits(), metrics)
+    server = HttpServer(service, callers or Callers(), limits or Limits(), metrics, by_reference=True)
     try:
         server.start(**(listen or {"host": "127.0.0.1"}))
         gateway = HttpGateway(store, service, server, metrics, server.port)

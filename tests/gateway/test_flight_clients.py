@@ -196,8 +196,8 @@ def test_the_end_is_bounded(store: fs.Store, serve: Serve, tmp_path: Path, unix:
         upload.begin("x", SCHEMA)
         eventually(lambda: len(server.calls.running()) == 2, "they never ran")
         began = time.monotonic()
-        assert server.stop(0.5)
-        assert time.monotonic() - began < 3
+        assert server.stop(2)
+        assert time.monotonic() - began < 2.5
         assert store.holders("large") == []
         stalled.cancel()
     assert [info.name for info in store.list()] == ["large"]

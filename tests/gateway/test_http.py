@@ -248,6 +248,7 @@ def test_list(gateway: HttpGateway, ask: HttpClient) -> None:
     assert ask("GET", "/objects?patern=x").status == 400
 
 
+@pytest.mark.needs("curl")
 @pytest.mark.req("GW-3")
 def test_curl_into_a_reader(gateway: HttpGateway) -> None:
     gateway.store.put(orders(12_345), name="orders")
@@ -287,6 +288,8 @@ def test_what_is_not_there_is_a_fault(ask: HttpClient) -> None:
     assert "PUT" in refused.headers["Allow"]
 
 
+@pytest.mark.needs("curl")
+@pytest.mark.req("GW-5")
 def test_unix_socket(store_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with http_gateway(store_dir, path=str(path)) as gateway:

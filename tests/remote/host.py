@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -104,6 +106,22 @@ def serve(address: str) -> None:
                 connection.send(error)
     for left in served.values():
         left.end()
+
+
+def serve_one(path: str, way: str, port: int) -> None:
+    """A gateway for one store at a port that is known, until it is killed."""
+    service = Service(fs.connect(path, create=False))
+    if way == "http":
+        server = HttpServer(service, Everybody(), Limits(), Metrics())
+        server.start("127.0.0.1", port)
+        threading.Event().wait()
+    else:
+        FlightServer(service, Everybody(), f"grpc://127.0.0.1:{port}", limits=Limits()).serve()
+
+
+def total(raw: bytes) -> int:
+    """The sum of an array that travelled here."""
+    return int(pickle.loads(raw).value().sum())
 
 
 def connected(url: str, options: dict[str, Any], function: Callable[..., Any], *args: Any) -> Any:

@@ -1,1 +1,0 @@
-"""Tests of stores behind a gateway."""
