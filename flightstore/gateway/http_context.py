@@ -13,6 +13,7 @@ from aiohttp import web
 
 from flightstore.errors import GatewayBusy
 from flightstore.gateway.access import Caller
+from flightstore.gateway.authentication import is_own_page
 from flightstore.gateway.http_bodies import Body
 from flightstore.gateway.http_connection import Connections
 from flightstore.gateway.limits import Limits
@@ -76,7 +77,9 @@ class Context:
         connection = self.connections.of(request)
         caller = self._knower.caller_of(
             request.headers.get("Authorization"),
-            local=connection is not None and connection.local,
+            local=connection is not None
+            and connection.local
+            and is_own_page(request.headers.get("Host"), request.headers.get("Origin")),
             certificate=_certificate(request),
         )
         if right is not None:
