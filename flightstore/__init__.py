@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flightstore.abc.events import Subscription
+    from flightstore.connecting import connect
     from flightstore.errors import (
         BatchEnded,
         CatalogFull,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     )
     from flightstore.lifecycle.storages import register_spill_storage
     from flightstore.objects.base import Object
-    from flightstore.store import Session, Store, connect
+    from flightstore.store import Session, Store
     from flightstore.store.batches import Batch
     from flightstore.types import (
         BatchInfo,
@@ -127,7 +128,7 @@ _ELSEWHERE = {
     "Session": "store",
     "Store": "store",
     "Subscription": "abc.events",
-    "connect": "store",
+    "connect": "connecting",
     "register_spill_storage": "lifecycle.storages",
 }
 _TYPES = frozenset(

@@ -64,7 +64,12 @@ def proofs_in(body: list[ast.stmt], inherited: list[str], prefix: str = "") -> I
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own = inherited + [name for mark in statement.decorator_list for name in required_ids(mark)]
             if isinstance(statement, ast.ClassDef):
-                yield from proofs_in(statement.body, own, f"{prefix}{statement.name}::")
+                found = list(proofs_in(statement.body, own, f"{prefix}{statement.name}::"))
+                yield from found
+                if not found and statement.name.startswith("Test") and statement.bases:
+                    # Its tests are those of a suite that it derives from.
+                    ids = [*own, *marks_of(statement.body)]
+                    yield from ((name, prefix + statement.name) for name in ids)
             elif statement.name.startswith("test"):
                 yield from ((name, prefix + statement.name) for name in own)
         elif isinstance(statement, ast.Assign):

@@ -80,6 +80,7 @@ COMPONENTS = {
         lambda: succeeds("g++", "--version") and succeeds("make", "--version"),
         "install g++ 12 or newer, and make",
     ),
+    "curl": Component(lambda: succeeds("curl", "--version"), "install curl"),
     "git": Component(lambda: succeeds("git", "--version"), "install git"),
     "go": Component(lambda: succeeds("go", "version"), "install Go 1.26 or newer"),
     "java": Component(

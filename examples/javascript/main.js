@@ -1,4 +1,4 @@
-// A client of a flightstore gateway in JavaScript: @grpc/grpc-js at its default settings, Arrow's own Flight.proto,
+// A client of a flightstore gateway in JavaScript: @grpc/grpc-js at its default settings, a Flight.proto,
 // and apache-arrow. (Arrow has no Flight client for JavaScript; this is all it takes.)
 //
 //     npm install && node main.js --url grpc://127.0.0.1:8815 put orders orders.arrow

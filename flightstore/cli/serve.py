@@ -42,7 +42,7 @@ def _setting_options(function: Function) -> Function:
     epilog="""\b
 Examples:
     flightstore serve
-    flightstore serve --unix "$XDG_RUNTIME_DIR/flightstore.sock"
+    flightstore serve --unix /run/user/1000/flightstore.sock
     flightstore serve /dev/shm/team --flight 127.0.0.1:0 --http 127.0.0.1:0 --json
     flightstore serve --config gateway.toml --print-config
     flightstore serve --flight 0.0.0.0:8815 --tls-cert cert.pem --tls-key key.pem --tokens tokens.toml"""
@@ -66,17 +66,17 @@ def serve(directory: str | None, config: str | None, print_config: bool, **flags
     within five seconds; a second one ends it at once. SIGHUP reads tokens and certificates again.
     """
     chosen, sources = resolve({"store": directory or settings().store, **flags}, config=config)
-    if print_config:
-        _check(chosen)
-        if settings().json:
-            names = [setting.name for setting in settings_table()]
-            print_json({name: {"value": getattr(chosen, name), "source": sources[name]} for name in names})
-        else:
-            click.echo(printed(chosen, sources))
-        return exits.OK
-    from flightstore.gateway.process import run
+    if not print_config:
+        from flightstore.gateway.process import run
 
-    return run(chosen, lambda gateway: _announce(gateway, quiet=chosen.quiet))
+        run(chosen, lambda gateway: _announce(gateway, quiet=chosen.quiet))
+    _check(chosen)
+    if settings().json:
+        names = [setting.name for setting in settings_table()]
+        print_json({name: {"value": getattr(chosen, name), "source": sources[name]} for name in names})
+    else:
+        click.echo(printed(chosen, sources))
+    return exits.OK
 
 
 def _check(chosen: Any) -> None:

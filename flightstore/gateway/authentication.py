@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,9 @@ from flightstore.errors import NotAuthenticated
 from flightstore.gateway.access import ADMIN, Caller
 from flightstore.gateway.tokens import Token, TokensFile, hash_of
 
-__all__ = ["Authenticator", "certificate_name"]
+__all__ = ["Authenticator", "certificate_name", "token_in"]
+
+log = logging.getLogger("flightstore.gateway.authentication")
 
 _HINT = "flightstore tokens create makes a token; send it as 'Authorization: Bearer TOKEN'"
 
@@ -49,6 +52,13 @@ class Authenticator:
         Raises:
             NotAuthenticated: nobody that is known.
         """
+        try:
+            return self._known(authorization, local, certificate)
+        except NotAuthenticated as error:
+            log.info("refused", extra={"why": error.message, "local": local})
+            raise
+
+    def _known(self, authorization: str | None, local: bool, certificate: str | None) -> Caller:
         if self._tokens is None:
             if certificate:
                 return Caller(certificate, ADMIN)
@@ -57,7 +67,7 @@ class Authenticator:
             raise NotAuthenticated("this gateway has no tokens, and serves its own machine only")
         entries = self._tokens.entries()
         if authorization:
-            name, entry = _by_token(entries, _token_in(authorization))
+            name, entry = _by_token(entries, token_in(authorization))
         elif certificate:
             name, entry = _by_certificate(entries, certificate)
         else:
@@ -87,7 +97,12 @@ def certificate_name(peer: Mapping[str, Any] | None) -> str | None:
     return subject.get("commonName")
 
 
-def _token_in(authorization: str) -> str:
+def token_in(authorization: str) -> str:
+    """The token in an Authorization header.
+
+    Raises:
+        NotAuthenticated: there is none.
+    """
     scheme, _, rest = authorization.strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer" and rest:

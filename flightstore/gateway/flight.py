@@ -4,6 +4,7 @@
 - flight_errors: errors with their gRPC codes, without tracebacks
 - flight_streams: tables and frames, in and out
 - flight_exchange: DoExchange
+- stalled, connections: clients that neither read nor write
 
 gRPC gives each call a thread of its own. Exceptions of a handler leave through `_handled`, and no other way.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,12 +25,14 @@ from flightstore.errors import InvalidArgument, ObjectLost, ObjectNotFound
 from flightstore.gateway import flight_exchange as exchange
 from flightstore.gateway import flight_streams as streams
 from flightstore.gateway.access import READ, WRITE, Caller
+from flightstore.gateway.connections import Connections
 from flightstore.gateway.flight_calls import Authenticator, Call, Calls, Metrics, NoHandshake
 from flightstore.gateway.flight_errors import TRAILER, as_flight_error, code_of, packed_fault
-from flightstore.gateway.hydrating import hydrated
+from flightstore.gateway.hydrating import plain_schema
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.outgoing import rows_of, table_of
 from flightstore.gateway.service import ACTIONS, Service, segments_of
+from flightstore.gateway.stalled import Watch
 from flightstore.objects.base import Object
 from flightstore.store.local import Store
 from flightstore.types import ObjectInfo
@@ -37,6 +41,8 @@ from flightstore.wire import messages as m
 __all__ = ["FlightServer"]
 
 MAX_PARTITIONS = 10_000
+LAST_S = 1.0
+"""The share of a stop's time, at most, that it keeps for what follows breaking off all connections."""
 
 
 class _Asked:
@@ -123,18 +129,27 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             root_certificates=root_certificates,
             middleware={"flightstore": self.calls},
         )
+        path = location.partition("://")[2] if location.startswith("grpc+unix") else None
+        self._connections = Connections(0 if path else self.port, path)
+        self._watch = Watch(self.calls, self._connections, self.limits)
 
     def stop(self, grace_s: float) -> bool:
-        """Take no more calls, and wait for those that are running.
+        """Take no more calls, wait for those that are running, then break off the connections of those that
+        still are: readers that read nothing hold them for ever. Takes grace_s at most.
 
         Returns:
-            Whether all have ended. If not, the process must end by ``os._exit``: a client that does not read
-            what it asked for keeps a thread of gRPC's that nothing in this process can end.
+            Whether all have ended. If not, some call waits for the store, and the process must end by
+            ``os._exit``: nothing else ends gRPC's threads.
         """
+        deadline = time.monotonic() + grace_s
         self.calls.close()
         stopping = threading.Thread(target=self.shutdown, name="flightstore-flight-stop", daemon=True)
         stopping.start()
-        stopping.join(grace_s)
+        stopping.join(max(grace_s - LAST_S, grace_s / 2))
+        if stopping.is_alive():
+            self._connections.end_all()
+            stopping.join(max(deadline - time.monotonic(), 0))
+        self._watch.stop()
         return not stopping.is_alive()
 
     # --- out ---
@@ -143,9 +158,9 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def do_get(self, asked: _Asked, ticket: Any) -> Any:
         asked.caller.require(READ, "getting an object")
         wanted = m.parse_ticket(ticket.ticket)
-        table = streams.outgoing_table(asked.store, wanted, asked.call.max_batch_bytes)
-        asked.call.bytes_out = table.get_total_buffer_size()
-        return streams.stream_of_table(table)
+        reader, asked.call.bytes_out = streams.outgoing(asked.store, wanted, asked.call.max_batch_bytes)
+        asked.call.waits()
+        return flight.RecordBatchStream(reader)
 
     @_handled
     def get_flight_info(self, asked: _Asked, descriptor: Any) -> Any:
@@ -209,8 +224,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def _locations(self, object_id: str) -> list[str]:
         if self._advertise is None:
             return []
-        scheme = "grpc+tls" if self._tls else "grpc+tcp"
-        return [f"{scheme}://{self._advertise}"]
+        found = [f"{'grpc+tls' if self._tls else 'grpc+tcp'}://{self._advertise}"]
+        http = self.service.http_url
+        if http is not None and http.startswith(("http://", "https://")):
+            found.append(f"{http}/objects/{object_id}")
+        return found
 
     def _about(self, asked: _Asked, info: ObjectInfo, held: Object) -> bytes:
         http = self.service.http_url
@@ -226,13 +244,14 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def do_put(self, asked: _Asked, descriptor: Any, reader: Any, writer: Any) -> None:
         asked.caller.require(WRITE, "putting an object")
         command = m.parse_put_command(descriptor.path, descriptor.command)
-        incoming = streams.Incoming(reader, self.limits, asked.call.moved, writer.write)
+        incoming = streams.Incoming(asked.context, asked.call, reader, self.limits, writer.write)
         store = asked.store
         if command.payload:
-            made = streams.receive_frame(store, incoming)
+            info = streams.receive_frame(store, incoming, asked.service.staged)
+            result = {"id": info.id, "name": info.name, "nbytes": info.nbytes, "num_rows": info.num_rows}
         else:
-            made = streams.receive_table(store, command, incoming)
-        writer.write(pa.py_buffer(m.encode(_put_result(store.stat(made)))))
+            result = _put_result(store.stat(streams.receive_table(store, command, incoming)))
+        writer.write(pa.py_buffer(m.encode(result)))
 
     @_handled
     def do_exchange(self, asked: _Asked, descriptor: Any, reader: Any, writer: Any) -> None:
@@ -244,11 +263,14 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             def send(raw: bytes) -> None:
                 writer.write_metadata(pa.py_buffer(raw))
 
-            cancelled = asked.context.is_cancelled
-            exchange.follow(asked.service, asked.caller, call.session, wanted, send, cancelled)
+            def is_over() -> bool:
+                return self.calls.is_closed or asked.context.is_cancelled()
+
+            call.lasting = True
+            exchange.follow(asked.service, asked.caller, call.session, wanted, send, is_over)
             return
         asked.caller.require(WRITE, "adding columns")
-        incoming = streams.Incoming(reader, self.limits, call.moved, writer.write_metadata)
+        incoming = streams.Incoming(asked.context, call, reader, self.limits, writer.write_metadata)
         put = m.parse_put_command(None, command)
         reply = exchange.add_columns(asked.service, asked.caller, call.session, asked.store, put, incoming)
         writer.write_metadata(pa.py_buffer(reply))
@@ -280,7 +302,7 @@ def _info_command(descriptor: Any) -> m.InfoCommand:
 
 def _schema(table: pa.Table, command: m.InfoCommand) -> pa.Schema:
     chosen = rows_of(table, m.Ticket(columns=command.columns, limit=0))
-    return hydrated(chosen, command.hydrate).schema
+    return plain_schema(chosen.schema, command.hydrate)
 
 
 def _pattern(criteria: bytes) -> str | None:

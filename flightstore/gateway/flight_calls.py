@@ -7,17 +7,17 @@ Certificates are known to handlers alone: with mutual TLS they ask.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import threading
 import time
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from pyarrow import flight
 
 from flightstore.errors import FlightStoreError, GatewayBusy, InvalidArgument
 from flightstore.gateway.access import Caller
+from flightstore.gateway.authentication import token_in
 from flightstore.gateway.flight_errors import as_flight_error, code_of
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.reslicing import DEFAULT_BATCH_BYTES
@@ -59,8 +59,10 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
     def __init__(self, calls: Calls, info: Any, headers: dict[str, list[str]]) -> None:
         self.method = info.method
         self.began = time.monotonic()
-        self.progress = self.began
-        """When something last moved, as far as Python sees it."""
+        self.waiting_since: float | None = self.began
+        """Since when the client is to send, or to take, something; None while the store works."""
+        self.lasting = False
+        """Whether it may take as long as the client likes."""
         self.peer: str | None = None
         """As gRPC has it, ``ipv4:127.0.0.1:5123`` or ``unix:``; None until the handler runs."""
         self.caller: Caller | None = None
@@ -86,8 +88,9 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
 
     @property
     def session(self) -> str | None:
-        """The session asked for."""
-        return self.header(SESSION_HEADER) or None
+        """The session asked for; percent-encoded in the header."""
+        asked = self.header(SESSION_HEADER)
+        return unquote(asked) if asked else None
 
     @property
     def is_local(self) -> bool:
@@ -108,10 +111,13 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
             raise InvalidArgument(f"{MAX_MESSAGE_HEADER}: {asked[:40]!r}", hint="give a number of bytes")
         return min(max(int(asked), SMALLEST_MESSAGE_BYTES), LARGEST_MESSAGE_BYTES)
 
-    def moved(self, bytes_in: int = 0) -> None:
-        """Something came."""
-        self.progress = time.monotonic()
-        self.bytes_in += bytes_in
+    def waits(self) -> None:
+        """It is the client's turn."""
+        self.waiting_since = time.monotonic()
+
+    def works(self) -> None:
+        """It is ours."""
+        self.waiting_since = None
 
     # --- what pyarrow calls ---
 
@@ -153,6 +159,11 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         with self._lock:
             return list(self._running)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no further call is taken."""
+        return self._closed
+
     def close(self) -> None:
         """Refuse all further calls."""
         self._closed = True
@@ -161,6 +172,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         """The call that a handler serves."""
         call: Call = context.get_middleware(MIDDLEWARE)
         call.peer = context.peer()
+        call.works()
         return call
 
     def caller_of(self, call: Call, context: Any) -> Caller:
@@ -177,7 +189,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
 
     def _authenticated(self, call: Call, certificate: str | None) -> Caller:
         found = self._authenticator.caller_of(call.authorization, local=self._local, certificate=certificate)
-        found.session_for(call.session)
+        if not (call.session or "").isdecimal():  # whose name a number stands for the service knows
+            found.session_for(call.session)
         return found
 
     # --- what pyarrow calls ---
@@ -201,7 +214,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         authorization = call.authorization
         self._authenticator.caller_of(authorization, local=self._local, certificate=None)
         if authorization is not None:
-            call.answer["authorization"] = _bearer(authorization)
+            call.answer["authorization"] = f"Bearer {token_in(authorization)}"
 
     def _admit(self, call: Call) -> None:
         with self._lock:
@@ -249,26 +262,14 @@ def is_local(peer: str) -> bool:
         return False
     host = rest.rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "")
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host.removeprefix("::ffff:"))
     except ValueError:
         return False
+    return address.is_loopback
 
 
 def _busy(limit: int, what: str) -> FlightStoreError:
     return GatewayBusy(f"this gateway serves {limit:,} {what} already, the most it takes", hint="try later")
-
-
-def _bearer(header: str) -> str:
-    """A credential that was accepted as Basic, as Bearer: the password, or the user's name, is the token."""
-    scheme, _, rest = header.strip().partition(" ")
-    if scheme.lower() != "basic":
-        return header
-    rest = rest.strip().rstrip("=")
-    try:
-        user, _, password = base64.b64decode(rest + "=" * (-len(rest) % 4)).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return header
-    return f"Bearer {password or user}"
 
 
 def _code_of_status(error: BaseException) -> str:

@@ -7,15 +7,16 @@ formatted: then it appends the name of the class alone. So the classes made here
 are named after the error that they stand for: "there is no object 'x'. Detail: Python exception:
 ObjectNotFound". tests/gateway/test_flight_errors.py notices when a pyarrow does otherwise.
 
-ALREADY_EXISTS, RESOURCE_EXHAUSTED and FAILED_PRECONDITION cannot be had from Python, and GetSchema lets no
-Flight error through: there UNKNOWN is what is left. The error itself, with its hint and numbers, goes along
-as the trailer TRAILER.
+ALREADY_EXISTS, RESOURCE_EXHAUSTED and FAILED_PRECONDITION cannot be had from Python. GetSchema, and streams
+made by Python, let no Flight error through: there UNKNOWN is what is left. The error itself, with its hint
+and numbers, goes along as the trailer TRAILER.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from flightstore.errors import FlightStoreError
 from flightstore.wire.faults import Fault, fault_of
 from flightstore.wire.messages import encode
 
-__all__ = ["CODES", "TRAILER", "as_flight_error", "code_of", "of_client_stream", "packed_fault"]
+__all__ = ["CODES", "TRAILER", "as_flight_error", "code_of", "guarded", "of_client_stream", "packed_fault"]
 
 TRAILER = "x-flightstore-fault-bin"
 """The trailer that carries the error as JSON (wire.faults.Fault)."""
@@ -70,6 +71,10 @@ _BUILTINS: dict[str, type[Exception]] = {
     "UNIMPLEMENTED": NotImplementedError,
 }
 
+_STREAM = "a stream"
+_WITHOUT_FLIGHT_ERRORS = ("get_schema", _STREAM)
+"""Where pyarrow treats Flight's errors like any others."""
+
 _log = logging.getLogger("flightstore.gateway.flight")
 
 
@@ -90,7 +95,7 @@ def as_flight_error(error: BaseException, what: str) -> tuple[Exception, Fault]:
     fault = fault_of(error)
     text = _cut(str(error) if isinstance(error, FlightStoreError) else fault.message)
     code = code_of(error)
-    if code in _FLIGHT_ERRORS and what != "get_schema":
+    if code in _FLIGHT_ERRORS and what not in _WITHOUT_FLIGHT_ERRORS:
         return _FLIGHT_ERRORS[code](text, packed_fault(fault)), fault
     return _unformattable(code, fault.error)(text), fault
 
@@ -122,6 +127,14 @@ def _unformattable(code: str, name: str) -> Any:
         return str(self.args[0])
 
     return type(name, (base,), {"__cause__": property(refuse), "__str__": text, "__module__": __name__})
+
+
+def guarded(batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches whose errors Arrow's own reader may meet."""
+    try:
+        yield from batches
+    except Exception as error:
+        raise as_flight_error(error, _STREAM)[0] from None
 
 
 def of_client_stream(error: BaseException) -> BaseException:

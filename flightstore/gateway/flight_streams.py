@@ -1,37 +1,38 @@
 """What flows through DoGet and DoPut: tables, and frames as rows of one binary column.
 
-Outgoing streams are read by C++ alone, and every buffer of them holds the reference on its object.
+Every buffer of an outgoing stream holds the reference on its object. Nearly all are read by C++ alone; those
+whose batches have to be copied are made by Python while they are read (see reslicing).
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import flight
 
-from flightstore.errors import InvalidArgument
-from flightstore.gateway.flight_errors import of_client_stream
-from flightstore.gateway.hydrating import hydrated
+from flightstore.errors import GatewayUnreachable, InvalidArgument
+from flightstore.gateway.flight_calls import Call
+from flightstore.gateway.flight_errors import guarded, of_client_stream
 from flightstore.gateway.incoming import FrameUpload, TableUpload
 from flightstore.gateway.limits import Limits
+from flightstore.gateway.many import Staged
 from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
-from flightstore.gateway.reslicing import resliced
+from flightstore.gateway.reslicing import reader_of
 from flightstore.store.local import Store
 from flightstore.types import ObjectID
 from flightstore.wire.frames import PREFIX_BYTES, header_bytes, unpacked
-from flightstore.wire.messages import PutCommand, Ticket
+from flightstore.wire.messages import Info, PutCommand, Ticket
 
 __all__ = [
     "Incoming",
     "frame_table",
-    "outgoing_table",
+    "outgoing",
     "receive_frame",
     "receive_table",
-    "stream_of_table",
 ]
 
 PIECE_BYTES = 1 << 20
@@ -45,12 +46,19 @@ FRAME = pa.schema([pa.field("frame", pa.large_binary(), nullable=False)])
 # --- out ---
 
 
-def outgoing_table(store: Store, ticket: Ticket, max_bytes: int) -> pa.Table:
-    """What a ticket asks for, in batches of at most so many bytes."""
+def outgoing(store: Store, ticket: Ticket, max_bytes: int) -> tuple[pa.RecordBatchReader, int]:
+    """What a ticket asks for, in batches of at most so many bytes; and how many bytes that is, nearly.
+
+    Raises:
+        ObjectNotFound, ObjectLost: there is none.
+        InvalidArgument, NotConvertible: it cannot be sent like that.
+    """
     if ticket.payload:
-        return frame_table(frame_of(store, ticket.ref))
+        table = frame_table(frame_of(store, ticket.ref))
+        return table.to_reader(), table.get_total_buffer_size()
     _, table = table_of(store, ticket.ref)
-    return resliced(hydrated(rows_of(table, ticket), ticket.hydrate), max_bytes)
+    table = rows_of(table, ticket)
+    return reader_of(table, max_bytes, ticket.hydrate, guarded), table.get_total_buffer_size()
 
 
 def frame_table(frame: Frame) -> pa.Table:
@@ -89,11 +97,6 @@ def _cut(buffer: pa.Buffer) -> Iterator[pa.Buffer]:
         yield buffer.slice(start, min(PIECE_BYTES, buffer.size - start))
 
 
-def stream_of_table(table: pa.Table) -> Any:
-    """A table as what DoGet returns: read by C++, dictionaries included."""
-    return flight.RecordBatchStream(table.to_reader())
-
-
 # --- in ---
 
 
@@ -101,11 +104,12 @@ class Incoming:
     """The batches that a client sends; metadata beside them go back as they came."""
 
     def __init__(
-        self, reader: Any, limits: Limits, moved: Callable[[int], None], echo: Callable[[pa.Buffer], None]
+        self, context: Any, call: Call, reader: Any, limits: Limits, echo: Callable[[pa.Buffer], None]
     ) -> None:
         self.limits = limits
+        self._context = context
+        self._call = call
         self._reader = reader
-        self._moved = moved
         self._echo = echo
 
     @property
@@ -119,26 +123,43 @@ class Incoming:
             return self._reader.schema
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        while True:
-            with _understood():
-                try:
-                    chunk = self._reader.read_chunk()
-                except StopIteration:
-                    return
+        while (chunk := self._next()) is not None:
             if chunk.app_metadata is not None and chunk.app_metadata.size:
                 self._echo(chunk.app_metadata)
-            batch = chunk.data
-            if batch is None:
-                self._moved(0)
-                continue
-            self._moved(batch.get_total_buffer_size())
-            yield batch
+            if chunk.data is not None:
+                self._call.bytes_in += chunk.data.get_total_buffer_size()
+                yield chunk.data
+        self._check_end()
+
+    def _next(self) -> Any:
+        self._call.waits()
+        try:
+            with _understood():
+                return self._reader.read_chunk()
+        except StopIteration:
+            return None
+        finally:
+            self._call.works()
+
+    def _check_end(self) -> None:
+        """Arrow reports a client that is gone as the end of its stream. gRPC learns both at once, but tells
+        them one after the other.
+
+        Raises:
+            GatewayUnreachable: it is gone.
+        """
+        for pause_s in (0, 0.0002):
+            time.sleep(pause_s)
+            if self._context.is_cancelled():
+                raise GatewayUnreachable("the client has gone, or cancelled its upload: nothing was stored")
 
 
 @contextlib.contextmanager
 def _understood() -> Iterator[None]:
     try:
         yield
+    except StopIteration:
+        raise
     except Exception as error:
         raise of_client_stream(error) from None
 
@@ -158,13 +179,18 @@ def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> Obje
         return upload.finish()
 
 
-def receive_frame(store: Store, incoming: Incoming) -> ObjectID:
-    """Store an object that arrives as a frame, cut into rows anywhere."""
+def receive_frame(store: Store, incoming: Incoming, staged: Staged) -> Info:
+    """Store an object that arrives as a frame, cut into rows anywhere; or stage it."""
     pieces = _pieces(incoming)
     head, rest = _head(pieces)
-    with FrameUpload(store, unpacked(head), max_object_bytes=incoming.limits.max_object_bytes) as upload:
+    header = unpacked(head)
+    upload = FrameUpload(store, header, max_object_bytes=incoming.limits.max_object_bytes)
+    try:
         _fill(upload.target, itertools.chain([rest], pieces))
-        return upload.finish()
+        return staged.finish(store, header, upload)
+    except BaseException:
+        upload.abort()
+        raise
 
 
 def _fill(target: memoryview, pieces: Iterable[memoryview]) -> None:

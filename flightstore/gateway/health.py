@@ -80,5 +80,5 @@ class HealthServer:
         asking.shutdown(wait=False)
 
     def _answers(self) -> bool:
-        self._store.contains("")
+        self._store.contains("flightstore-health")
         return True

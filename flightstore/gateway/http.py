@@ -25,7 +25,7 @@ import flightstore
 from flightstore.errors import FlightStoreError
 from flightstore.gateway.access import READ
 from flightstore.gateway.http_answers import answer, error_answer, http_fault, json_answer
-from flightstore.gateway.http_context import SESSION_HEADER, Context, Knower
+from flightstore.gateway.http_context import Context, Knower, session_of
 from flightstore.gateway.http_frames import FrameRoutes
 from flightstore.gateway.http_objects import ObjectRoutes
 from flightstore.gateway.limits import Limits
@@ -57,14 +57,24 @@ class HttpServer:
         authenticator: Finds out who calls.
         limits: What is refused.
         metrics: Where requests are counted.
+        by_reference: Whether frames may be sent with `sendfile` to clients that acknowledge them. Off: on
+            Linux 6.18 `send` carried twice as much, with half the processor time, on loopback and veth.
     """
 
-    def __init__(self, service: Service, authenticator: Knower, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: Service,
+        authenticator: Knower,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        by_reference: bool = False,
+    ) -> None:
         self._service = service
         self._metrics = metrics
         self._limits = limits
         self._context = Context(service, authenticator, limits, metrics)
-        self._frames = FrameRoutes(self._context)
+        self._frames = FrameRoutes(self._context, by_reference=by_reference)
         self._objects = ObjectRoutes(self._context)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="flightstore-http", daemon=True)
@@ -103,7 +113,8 @@ class HttpServer:
         if not self._thread.is_alive():
             self._thread.start()
             self._do(self._set_up())
-            self._metrics.watch(self._service)
+            self._metrics.watch(self._service.store)
+            self._metrics.track("leases", "gateway", self._service.leases.__len__)
             self._metrics.track("connections", "http", self._count_connections)
             self._metrics.track("uploads", "http", self._count_uploads)
         if host is not None:
@@ -194,12 +205,12 @@ class HttpServer:
         await self._runner.cleanup()
         if self._sweep is not None:
             self._sweep.cancel()
-        self._context.connections.abort()
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=1)
+        await self._context.connections.abort(1)
 
     # --- requests ---
 
@@ -211,11 +222,11 @@ class HttpServer:
         add("POST", "/actions/{name}", self._act)
         add("GET", "/objects", self._objects.list)
         for method in ("GET", "HEAD"):
-            add(method, "/objects/{ref:.+}", self._objects.get)
-        add("PUT", "/objects/{ref:.+}", self._objects.put)
-        add("DELETE", "/objects/{ref:.+}", self._objects.delete)
+            add(method, "/objects/{ref:[\\s\\S]+}", self._objects.get)
+        add("PUT", "/objects/{ref:[\\s\\S]+}", self._objects.put)
+        add("DELETE", "/objects/{ref:[\\s\\S]+}", self._objects.delete)
         for method in ("GET", "HEAD"):
-            add(method, "/frames/{ref:.+}", self._frames.get)
+            add(method, "/frames/{ref:[\\s\\S]+}", self._frames.get)
         add("PUT", "/frames", self._frames.put)
         add("POST", "/acknowledgements/{token}", self._frames.acknowledge)
 
@@ -232,11 +243,13 @@ class HttpServer:
             return response
         finally:
             self._running.discard(task)
+            connection = self._context.connections.of(request)
+            direct = connection.answered() if connection is not None else 0
             self._metrics.request(
                 _kind_of(request),
                 str(response.status) if response is not None else "cancelled",
                 time.monotonic() - begin,
-                request.content.total_bytes,
+                direct + request.content.total_bytes,
                 (response.content_length or 0) if response is not None and request.method != "HEAD" else 0,
             )
 
@@ -288,7 +301,7 @@ class HttpServer:
         name = request.match_info["name"]
         raw = await context.body(request).whole(self._limits.max_batch_bytes)
         call = context.call_waiting if name in _WAITING else context.call
-        session = request.headers.get(SESSION_HEADER)
+        session = session_of(request)
         reply = await call(self._service.act, caller, session, name, memoryview(raw))
         response = web.StreamResponse()
         response.content_type = "application/json"

@@ -7,16 +7,54 @@ for a shorter one.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import contextlib
+from collections.abc import Coroutine, Iterator
+from typing import Protocol
 
+import numpy as np
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
 from aiohttp.web_exceptions import HTTPRequestTimeout, HTTPUnsupportedMediaType
 from aiohttp.web_protocol import RequestPayloadError
 
 from flightstore.errors import InvalidArgument
+from flightstore.gateway.http_receiving import Incoming
 
-__all__ = ["Body", "BodyFile"]
+__all__ = ["Body", "BodyFile", "Source"]
+
+_FILLED_BYTES = 64 << 10  # less than this is taken in pieces
+
+
+class Source(Protocol):
+    """Where a body comes from."""
+
+    can_fill: bool
+    """Whether `fill` copies less than taking pieces does."""
+
+    async def next(self, idle_timeout_s: float) -> memoryview:
+        """Some of it; empty at the end."""
+        ...
+
+    async def fill(self, target: memoryview, idle_timeout_s: float) -> int:
+        """As much of it as goes into `target`, or there is. Only if `can_fill`."""
+        ...
+
+
+class Content:
+    """A body that comes through aiohttp."""
+
+    can_fill = False
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+
+    async def next(self, idle_timeout_s: float) -> memoryview:
+        async with asyncio.timeout(idle_timeout_s):
+            return memoryview(await self._content.readany())
+
+    async def fill(self, target: memoryview, idle_timeout_s: float) -> int:
+        raise NotImplementedError
 
 
 class Body:
@@ -26,13 +64,13 @@ class Body:
         HTTPUnsupportedMediaType: it is compressed.
     """
 
-    def __init__(self, request: web.BaseRequest, idle_timeout_s: float) -> None:
+    def __init__(self, request: web.BaseRequest, incoming: Incoming | None, idle_timeout_s: float) -> None:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise HTTPUnsupportedMediaType(reason="send the body as it is, without Content-Encoding")
-        self._content = request.content
+        self._source: Source = incoming or Content(request.content)
         self._idle_s = idle_timeout_s
         self._rest = memoryview(b"")
-        self.length = request.content_length
+        self.length = incoming.length if incoming else request.content_length
         """What the request says; None for not known."""
         self.nbytes = 0
         """What was taken from it so far."""
@@ -46,17 +84,21 @@ class Body:
         """
         piece, self._rest = self._rest, memoryview(b"")
         if not piece:
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    piece = memoryview(await self._content.readany())
-            except TimeoutError:
-                raise HTTPRequestTimeout(reason="nothing came for too long") from None
-            except (OSError, RequestPayloadError, HttpProcessingError, EOFError) as error:
-                raise InvalidArgument(
-                    f"the body broke off after {self.nbytes:,} bytes: {type(error).__name__}"
-                ) from None
+            with self._broken_off():
+                piece = await self._source.next(self._idle_s)
         self.nbytes += len(piece)
         return piece
+
+    @contextlib.contextmanager
+    def _broken_off(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise HTTPRequestTimeout(reason="nothing came for too long") from None
+        except (OSError, RequestPayloadError, HttpProcessingError, EOFError) as error:
+            raise InvalidArgument(
+                f"the body broke off after {self.nbytes:,} bytes: {type(error).__name__}"
+            ) from None
 
     async def some(self, nbytes: int) -> memoryview:
         """Up to `nbytes` of it; empty at the end."""
@@ -80,22 +122,39 @@ class Body:
             taken += piece
         return taken
 
+    async def fill(self, target: memoryview) -> int:
+        """As much of it as goes into `target`, or there is; returns how many bytes that were.
+
+        Raises:
+            InvalidArgument, HTTPRequestTimeout: as `piece`.
+        """
+        at = 0
+        while at < len(target):
+            left = len(target) - at
+            if self._source.can_fill and not self._rest and left >= _FILLED_BYTES:
+                with self._broken_off():
+                    filled = await self._source.fill(target[at:], self._idle_s)
+                self.nbytes += filled
+            else:
+                piece = await self.some(left)
+                filled = len(piece)
+                target[at : at + filled] = piece
+            if not filled:
+                break
+            at += filled
+        return at
+
     async def into(self, target: memoryview) -> None:
         """All that is left, which must be what fills `target`.
 
         Raises:
             InvalidArgument: it is shorter or longer, and as `piece`.
         """
-        at = 0
-        while piece := await self.piece():
-            if at + len(piece) > len(target):
-                raise InvalidArgument(
-                    f"the body is longer than the {len(target):,} bytes that were announced"
-                )
-            target[at : at + len(piece)] = piece
-            at += len(piece)
-        if at < len(target):
-            raise InvalidArgument(f"the body ends after {at:,} of {len(target):,} bytes")
+        filled = await self.fill(target)
+        if filled < len(target):
+            raise InvalidArgument(f"the body ends after {filled:,} of {len(target):,} bytes")
+        if await self.piece():
+            raise InvalidArgument(f"the body is longer than the {len(target):,} bytes announced")
 
     async def whole(self, limit: int) -> bytearray:
         """All of it.
@@ -143,7 +202,7 @@ class BodyFile:
         """Bytes read so far."""
         return self._body.nbytes
 
-    def read(self, nbytes: int = -1) -> bytearray:
+    def read(self, nbytes: int = -1) -> memoryview:
         """That many bytes, or what is left of the body.
 
         Raises:
@@ -156,19 +215,14 @@ class BodyFile:
             )
         return self._wait(self._up_to(nbytes))
 
-    def unread(self, read: bytearray) -> None:
+    def unread(self, read: memoryview) -> None:
         """Give back what was read last."""
         self._body.unread(read)
 
-    async def _up_to(self, nbytes: int) -> bytearray:
-        taken = bytearray()
-        while len(taken) < nbytes:
-            piece = await self._body.some(nbytes - len(taken))
-            if not piece:
-                break
-            taken += piece
-        return taken
+    async def _up_to(self, nbytes: int) -> memoryview:
+        # Pages that nothing is written to are none: what is asked for is what a stranger said.
+        taken: memoryview = np.empty(nbytes, np.uint8).data
+        return taken[: await self._body.fill(taken)]
 
-    def _wait(self, read: object) -> bytearray:
-        future: concurrent.futures.Future[bytearray] = asyncio.run_coroutine_threadsafe(read, self._loop)  # type: ignore[arg-type]
-        return future.result()
+    def _wait(self, read: Coroutine[None, None, memoryview]) -> memoryview:
+        return asyncio.run_coroutine_threadsafe(read, self._loop).result()

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, Protocol, TypeVar
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -21,7 +22,7 @@ from flightstore.gateway.service import Service
 from flightstore.gateway.threads import Threads
 from flightstore.store.local import Store
 
-__all__ = ["SESSION_HEADER", "Context", "Knower"]
+__all__ = ["SESSION_HEADER", "Context", "Knower", "session_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class Context:
         Raises:
             NotAllowed, SessionNotFound: as `Service.store_for`.
         """
-        session = request.headers.get(SESSION_HEADER)
+        session = session_of(request)
         if session is None and caller.sessions is None:
             return self.service.store
         return await self.call(self.service.store_for, caller, session)
@@ -112,7 +113,9 @@ class Context:
 
     def body(self, request: web.BaseRequest) -> Body:
         """The request's body."""
-        return Body(request, self.limits.idle_timeout_s)
+        connection = self.connections.of(request)
+        incoming = connection.incoming if connection is not None else None
+        return Body(request, incoming, self.limits.idle_timeout_s)
 
     @contextlib.contextmanager
     def upload(self) -> Iterator[None]:
@@ -130,6 +133,12 @@ class Context:
             yield
         finally:
             self.uploads -= 1
+
+
+def session_of(request: web.BaseRequest) -> str | None:
+    """The session that a request asks for: percent-encoded, since a header is no place for every name."""
+    session = request.headers.get(SESSION_HEADER)
+    return None if session is None else unquote(session)
 
 
 def _certificate(request: web.BaseRequest) -> str | None:

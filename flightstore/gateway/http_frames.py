@@ -5,7 +5,8 @@ them (sending.py). It is told a token, and says that it has read everything with
 /acknowledgements/TOKEN. **Only when that is answered with 204 is what it read the object**: the reference was
 held up to then. It is dropped when the token is given back, when the connection is gone, or when no
 acknowledgement comes for the idle timeout. A client that goes on reading all the same may read other objects'
-bytes, so this is offered only to callers who may read everything in the store anyway.
+bytes, so this is offered only to callers who may read everything in the store anyway, and only by a server
+that was told to (HttpServer tells why).
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _MAX_UNACKNOWLEDGED = 1000
 class FrameRoutes:
     """The routes of frames."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, by_reference: bool) -> None:
         self._context = context
+        self._offered = by_reference
         self._unacknowledged: dict[str, Callable[[], None]] = {}
         self._files: dict[str, File] = {}
 
@@ -67,7 +69,8 @@ class FrameRoutes:
 
     def _by_reference(self, request: web.Request, caller: Caller, frame: Frame) -> bool:
         return (
-            request.query.get("acknowledge") == "1"
+            self._offered
+            and request.query.get("acknowledge") == "1"
             and frame.file is not None
             and frame.size_bytes > DIRECT_BYTES
             and caller.sessions is None
@@ -138,7 +141,7 @@ class FrameRoutes:
             length = header_bytes(bytes(await body.exactly(PREFIX_BYTES)))
             header = unpacked(memoryview(await body.exactly(length)))
             info = await receive_frame(context, store, header, body)
-        return json_answer(info, 201)
+        return json_answer(info)
 
 
 async def receive_frame(context: Context, store: Store, header: FrameHeader, body: Body) -> m.Info:
@@ -156,11 +159,10 @@ async def receive_frame(context: Context, store: Store, header: FrameHeader, bod
     upload = await _begun(context, store, header)
     try:
         await body.into(upload.target)
-        made = await context.call_upload(upload.finish)
+        return await context.call_upload(context.service.staged.finish, store, header, upload)
     except BaseException:
         context.undo(upload.abort)
         raise
-    return m.info_of(await context.call(store.stat, made))
 
 
 async def _begun(context: Context, store: Store, header: FrameHeader) -> FrameUpload:

@@ -27,7 +27,7 @@ from flightstore.gateway.http_answers import (
     ticket_of,
 )
 from flightstore.gateway.http_bodies import Body, BodyFile
-from flightstore.gateway.http_context import SESSION_HEADER, Context
+from flightstore.gateway.http_context import SESSION_HEADER, Context, session_of
 from flightstore.gateway.http_frames import receive_frame
 from flightstore.gateway.http_ranges import etag_matches, part_asked
 from flightstore.gateway.incoming import TableUpload
@@ -128,7 +128,7 @@ class ObjectRoutes:
 
     async def _act(self, request: web.Request, action: str, body: bytes) -> bytes:
         caller = self._context.caller(request)
-        session = request.headers.get(SESSION_HEADER)
+        session = session_of(request)
         return await self._context.call(self._context.service.act, caller, session, action, body)
 
     # --- putting ---
@@ -256,6 +256,6 @@ def _check_end(file: BodyFile, is_file: bool) -> None:
     while piece := file.read(1 << 16):
         if not is_file:
             raise InvalidArgument("bytes follow the end of the Arrow stream")
-        last = (last + piece)[-len(_FILE_END) :]
+        last = (last + bytes(piece))[-len(_FILE_END) :]
     if is_file and last != _FILE_END:
         raise InvalidArgument("the Arrow file breaks off before its end")

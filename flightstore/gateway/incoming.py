@@ -32,6 +32,7 @@ MAX_ROOM_WAIT_S = 30.0
 """No upload waits longer for room, at a time."""
 MAX_BATCH_BYTES = 512 << 20
 """Larger batches are refused, unless the limit is set otherwise."""
+_MOST_BYTES = 1 << 48  # what is shorter, and too long all the same, is refused by the store with its figures
 MAX_BATCH_ROWS = (1 << 31) - 1
 """As Flight has it; rows of some types take no bytes."""
 
@@ -175,7 +176,7 @@ class FrameUpload:
         check_new(header.name, object_id)
         check_origin(header.origin)
         _refuse_longer(header.size_bytes, max_object_bytes)
-        if header.size_bytes > store.capacity_bytes:
+        if header.size_bytes > _MOST_BYTES:
             raise StoreFull(f"{header.size_bytes:,} bytes do not fit into {store.capacity_bytes:,}")
         self._header = header
         payload = Payload(
@@ -201,6 +202,27 @@ class FrameUpload:
         """
         return self._builder.buffer
 
+    @property
+    def builder(self) -> Builder:
+        """What holds its memory."""
+        return self._builder
+
+    def check(self) -> None:
+        """Check the payload that was received; what is written to `target` later reaches nobody. Any error
+        ends the upload.
+
+        Raises:
+            InvalidArgument: it is not what the header says.
+            StoreClosed: the upload was aborted.
+        """
+        builder, header = self._builder, self._header
+        try:
+            received = pa.py_buffer(builder.freeze())  # nobody changes it after it was checked
+            check_payload(header.kind, header.layout, received, header.num_rows)
+        except BaseException:
+            builder.abort()
+            raise
+
     def finish(self) -> ObjectID:
         """Check the payload and make the object visible. Idempotent. Any error ends the upload.
 
@@ -209,15 +231,12 @@ class FrameUpload:
             SessionEnded, BatchEnded: nothing was stored.
             StoreClosed: it was aborted.
         """
-        builder, header = self._builder, self._header
+        if self._builder.is_open:
+            self.check()
         try:
-            if builder.is_open:
-                received = pa.py_buffer(builder.buffer).slice(0, header.size_bytes)
-                check_payload(header.kind, header.layout, received, header.num_rows)
-                del received
-            return builder.seal()
+            return self._builder.seal()
         except BaseException:
-            builder.abort()
+            self._builder.abort()
             raise
 
     def abort(self) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from typing import Generic, TypeVar
 
 from flightstore.errors import GatewayBusy, InvalidArgument, ObjectNotFound
-from flightstore.objects.base import Object
 
 __all__ = ["Leases"]
 
@@ -19,26 +19,29 @@ MAX_SECONDS = 3600.0
 MAX_LEASES = 100_000
 
 
-class Leases:
-    """Objects by lease."""
+T = TypeVar("T")
+
+
+class Leases(Generic[T]):
+    """What is held, by lease."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._held: dict[str, tuple[Object, float]] = {}
+        self._held: dict[str, tuple[T, float]] = {}
         self._sweeping = False
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, held: Object, seconds: float) -> tuple[str, float]:
-        """Hold an object; returns the lease and for how many seconds it is held.
+    def add(self, held: T, seconds: float, *, name: str | None = None) -> tuple[str, float]:
+        """Hold something; returns the lease (`name`, if it is given) and for how many seconds it is held.
 
         Raises:
             GatewayBusy: it holds as many as it takes.
         """
         seconds = _checked(seconds)
-        lease = secrets.token_hex(16)
+        lease = name if name is not None else secrets.token_hex(16)
         with self._changed:
             if len(self._held) >= MAX_LEASES:
                 raise GatewayBusy(
@@ -51,6 +54,11 @@ class Leases:
                 threading.Thread(target=self._sweep, name="flightstore-leases", daemon=True).start()
             self._changed.notify()
         return lease, seconds
+
+    def held(self, lease: str) -> T | None:
+        """What a lease holds, if it does."""
+        found = self._held.get(lease)
+        return found[0] if found is not None else None
 
     def renew(self, lease: str, seconds: float) -> None:
         """Hold it for so many seconds from now.

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from flightstore.errors import FlightStoreError
 
 if TYPE_CHECKING:
-    from flightstore.gateway.service import Service
+    from flightstore.store.local import Store
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -46,10 +46,10 @@ class Metrics:
     """Counts of one gateway.
 
     Args:
-        service: What is served, whose store's usage is told; None for not known yet (`watch`).
+        store: The store whose usage is told; None for not known yet (`watch`).
     """
 
-    def __init__(self, service: Service | None = None) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "flightstore_requests", "requests answered", ("kind", "code"), registry=self._registry
@@ -70,13 +70,13 @@ class Metrics:
         self._current = _Current()
         self._registry.register(self._current)
         self._usage: _Usage | None = None
-        if service is not None:
-            self.watch(service)
+        if store is not None:
+            self.watch(store)
 
-    def watch(self, service: Service) -> None:
-        """Tell the usage of a service's store from now on. Idempotent: there is one store."""
+    def watch(self, store: Store) -> None:
+        """Tell the usage of a store from now on. Idempotent: there is one store."""
         if self._usage is None:
-            self._usage = _Usage(service)
+            self._usage = _Usage(store)
             self._registry.register(self._usage)
 
     def request(self, kind: str, code: str, seconds: float, bytes_in: int = 0, bytes_out: int = 0) -> None:
@@ -97,14 +97,15 @@ class Metrics:
             self._sent.labels(kind).inc(bytes_out)
 
     def track(self, name: str, server: str, count: Callable[[], int]) -> None:
-        """Tell a number whenever the metrics are read; those of one name and server are added up.
+        """Tell a number whenever the metrics are read; those of one name and server are added up. Idempotent.
 
         Args:
             name: ``connections``, ``uploads``, ``leases``, ...
             server: Whose it is: ``http`` or ``flight``.
             count: Tells it; called from any thread.
         """
-        self._current.counts.append((name, server, count))
+        if (name, server, count) not in self._current.counts:
+            self._current.counts.append((name, server, count))
 
     def untrack(self, name: str, server: str, count: Callable[[], int]) -> None:
         """Undo `track`."""
@@ -140,8 +141,8 @@ class _Current(Collector):
 class _Usage(Collector):
     """What the store says; nothing but ``flightstore_up 0`` when it says nothing."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -149,12 +150,10 @@ class _Usage(Collector):
     def collect(self) -> Iterable[Metric]:
         up = "whether the store answers"
         try:
-            stats = self._service.store.stats()
+            stats = self._store.stats()
         except (FlightStoreError, OSError):
             yield GaugeMetricFamily("flightstore_up", up, value=0)
             return
         yield GaugeMetricFamily("flightstore_up", up, value=1)
         for name, text in _STORE.items():
             yield GaugeMetricFamily(f"flightstore_{name}", text, value=getattr(stats, name))
-        held = "leases that clients hold through this gateway"
-        yield GaugeMetricFamily("flightstore_gateway_leases", held, value=len(self._service.leases))

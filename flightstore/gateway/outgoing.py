@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from flightstore.catalog.records import ARENA_FILE
 from flightstore.errors import InvalidArgument
-from flightstore.objects.base import KIND_COMPOSED, Object
+from flightstore.objects.base import KIND_COMPOSED, Object, Payload
 from flightstore.objects.registry import copy_of_stored
 from flightstore.objects.table import Table
 from flightstore.store.local import Store
@@ -22,7 +22,7 @@ from flightstore.types import Ref
 from flightstore.wire.frames import FrameHeader, packed
 from flightstore.wire.messages import Ticket
 
-__all__ = ["Frame", "frame_of", "rows_of", "table_of"]
+__all__ = ["Frame", "frame_of", "header_of", "rows_of", "table_of"]
 
 
 class Frame(NamedTuple):
@@ -49,11 +49,21 @@ def frame_of(store: Store, ref: Ref) -> Frame:
     held = store.get(ref)
     record = held._live.record
     payload = copy_of_stored(held)
+    header = header_of(held, payload)
+    file = None
+    if record.kind != KIND_COMPOSED and record.extents and record.extents[0].file == ARENA_FILE:
+        file = (f"{store.path}/arena", record.extents[0].offset)
+    return Frame(packed(header), payload.size_bytes, payload.pieces, file, held)
+
+
+def header_of(held: Object, payload: Payload | None = None) -> FrameHeader:
+    """What is to be known of an object: as it is sent with `payload`, or as it is stored."""
+    record = held._live.record
     metadata = held.metadata
-    header = FrameHeader(
-        kind=payload.kind,
-        size_bytes=payload.size_bytes,
-        layout=payload.layout,
+    return FrameHeader(
+        kind=record.kind if payload is None else payload.kind,
+        size_bytes=record.nbytes if payload is None else payload.size_bytes,
+        layout=record.layout if payload is None else payload.layout,
         num_rows=record.num_rows,
         origin=record.origin,
         name=held.name,
@@ -65,10 +75,6 @@ def frame_of(store: Store, ref: Ref) -> Frame:
         created_ns=record.created_ns,
         creator_pid=record.creator_pid,
     )
-    file = None
-    if record.kind != KIND_COMPOSED and record.extents and record.extents[0].file == ARENA_FILE:
-        file = (f"{store.path}/arena", record.extents[0].offset)
-    return Frame(packed(header), payload.size_bytes, payload.pieces, file, held)
 
 
 def table_of(store: Store, ref: Ref) -> tuple[Object, pa.Table]:

@@ -1,9 +1,9 @@
 """One gateway process, from its start to its end.
 
-Starting is all or nothing: what was begun is undone when something fails. Ending is bounded by GRACE_S and
-CLOSING_S, whatever clients do: servers stop to listen at once, running requests have GRACE_S to end, then
-leases and the store are let go of. A client that does not read what it asked for keeps a thread inside gRPC
-which nothing ends but the end of the process; so where one is left, the process ends by ``os._exit``.
+Starting is all or nothing: what was begun is undone when something fails. Ending is bounded, whatever
+clients do: servers stop to listen at once, running requests have GRACE_S to end, then they are broken off,
+and leases and the store are let go of. What is stuck even then is inside gRPC or the store, where nothing
+ends it but the end of the process; so that is by ``os._exit``.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import copy
 import functools
 import logging
 import os
+import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import flightstore
-from flightstore.errors import FlightStoreError, MissingExtra
+from flightstore.errors import FlightStoreError, InvalidArgument, MissingExtra
 from flightstore.gateway import logs
 from flightstore.gateway.authentication import Authenticator
 from flightstore.gateway.listeners import FLIGHT, HEALTH, HTTP, MAP, Listener, listeners
@@ -40,8 +42,13 @@ __all__ = ["CLOSING_S", "GRACE_S", "Gateway", "run", "tokens_file"]
 
 GRACE_S = 3.0
 """How long running requests may go on when the gateway ends."""
+BREAKING_S = 0.5
+"""How long breaking off those that have not ended may take after that."""
 CLOSING_S = 1.0
-"""How long letting go of leases and store may take after that."""
+"""How long letting go of leases and store may take after that. All together stay below five seconds."""
+
+MAX_FILES = 65_536
+"""How many files and connections the process may have open, if the hard limit lets it."""
 
 log = logging.getLogger(f"{logs.LOGGER}.process")
 
@@ -63,6 +70,10 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings) -> None:
+        if settings.store and "://" in settings.store:
+            raise InvalidArgument(
+                f"{settings.store} is no directory", hint="a gateway serves a store of its own machine"
+            )
         tokens = tokens_file(settings)
         self.settings = settings
         self.listeners = listeners(settings, has_tokens=tokens is not None)
@@ -132,7 +143,8 @@ class Gateway:
         context = self.certificates.context if self.certificates and listener.tls else None
         server.start(host=listener.host, port=listener.port, ssl_context=context)
         self._http = listener
-        service.http_url = listener.url(self._reached_at(listener), server.port)
+        # One that stands for all interfaces means, to clients, the host that they have called.
+        service.http_url = listener.url(self.settings.advertise or listener.host, server.port)
         self._http_url = service.http_url
         return listener.url(listener.host, server.port)
 
@@ -145,12 +157,13 @@ class Gateway:
             options["root_certificates"] = self.certificates.client_ca
         if self.settings.advertise and not listener.path:
             port = port or check_free(listener.host, 0)
-            options["advertise"] = f"{self.settings.advertise}:{port}"
+            url = listener.url(self.settings.advertise, port)
+            options["advertise"] = url.partition("://")[2]
         service = self._service_at(self._http_for(listener))
         location = listener.url(listener.host, port)
         try:
             server = _part("flight").FlightServer(service, self.authenticator, location, **options)
-        except (OSError, ValueError, RuntimeError) as error:  # Arrow's own derive from these
+        except Exception as error:
             raise OSError(
                 0, f"the Flight server did not start: {str(error).splitlines()[0]}", location
             ) from None
@@ -183,12 +196,6 @@ class Gateway:
             return None
         return self._http_url
 
-    def _reached_at(self, listener: Listener) -> str:
-        """The host that clients are told."""
-        if self.settings.advertise:
-            return self.settings.advertise
-        return socket.gethostname() if listener.host in ("0.0.0.0", "::") else listener.host
-
     # --- while it runs ---
 
     def reload(self) -> None:
@@ -205,21 +212,21 @@ class Gateway:
 
     # --- end ---
 
-    def stop(self, grace_s: float = GRACE_S) -> bool:
-        """Stop all servers, let go of everything. Idempotent; takes grace_s + CLOSING_S at most.
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Stop all servers, let go of everything. Idempotent; takes grace_s + BREAKING_S + CLOSING_S at most.
 
-        Returns:
-            Whether nothing is left running. If not, the process must end by ``os._exit``.
+        A server whose clients stall may be left running in part: then the process must end by ``os._exit``.
         """
         if self._ended.is_set():
-            return True
+            return
         self._ended.set()
         if self._health is not None:
             self._health.drain()
-        clean = _together([functools.partial(one, grace_s) for one in self._stops], grace_s + 0.2)
-        clean &= _together([self._close], CLOSING_S)
+        if not _together([functools.partial(one, grace_s) for one in self._stops], grace_s + BREAKING_S):
+            log.warning("some requests did not end in time and are cut off")
+        if not _together([self._close], CLOSING_S):
+            log.warning("the store could not be closed in time; whoever needs it next cleans up")
         self.remove_sockets()
-        return clean
 
     def remove_sockets(self) -> None:
         """Leave no unix socket behind. Idempotent."""
@@ -280,17 +287,20 @@ def _together(tasks: list[Callable[[], Any]], within_s: float) -> bool:
     return len(done) == len(tasks) and all(done)
 
 
-def run(settings: Settings, announce: Callable[[Gateway], None]) -> int:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads. For the main thread.
+def run(settings: Settings, announce: Callable[[Gateway], None]) -> NoReturn:
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads. For the main thread. Ends the process, with exit code 0.
 
     Args:
         settings: What to serve, and how.
         announce: Called once all listen.
 
-    Returns:
-        The exit code, 0.
+    Raises:
+        InvalidArgument, NotAllowed, OSError, FlightStoreError: it could not start, see `Gateway`.
     """
     logs.configure(settings.log_format, "warning" if settings.quiet else settings.log_level)
+    _raise_file_limit()
+    # It writes lines of its own to stderr, in the middle of the log, one for each bad handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with Gateway(settings) as gateway, Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP)) as signals:
         log.info("started", extra={"store": gateway.store.path, "pid": os.getpid()})
         announce(gateway)
@@ -299,18 +309,16 @@ def run(settings: Settings, announce: Callable[[Gateway], None]) -> int:
             gateway.reload()
         log.info("stopping", extra={"signal": signal.Signals(number or 0).name})
         notify("STOPPING=1")
-        clean = _stopped(gateway, signals)
+        _stop(gateway, signals)
     log.info("stopped")
-    if not clean:
-        logging.shutdown()
-        os._exit(0)
-    return 0
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
-def _stopped(gateway: Gateway, signals: Signals) -> bool:
+def _stop(gateway: Gateway, signals: Signals) -> None:
     """Stop; another signal meanwhile ends the process at once."""
-    clean: list[bool] = []
-    stopping = threading.Thread(target=lambda: clean.append(gateway.stop()), daemon=True)
+    stopping = threading.Thread(target=gateway.stop, daemon=True)
     stopping.start()
     while stopping.is_alive():
         number = signals.wait(0.05)
@@ -318,7 +326,14 @@ def _stopped(gateway: Gateway, signals: Signals) -> bool:
             log.warning("a second signal: ending at once")
             gateway.remove_sockets()
             os._exit(128 + number)
-    return clean == [True]
+
+
+def _raise_file_limit() -> None:
+    """Let there be as many connections as the limits say; the usual 1,024 files are too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def notify(state: str) -> None:

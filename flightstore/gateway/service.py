@@ -22,11 +22,13 @@ import flightstore
 from flightstore.errors import EventsMissed, InvalidArgument, NotOffered
 from flightstore.gateway.access import ADMIN, READ, WRITE, Caller
 from flightstore.gateway.leases import Leases
+from flightstore.gateway.many import Staged, get_many
 from flightstore.objects.base import Object
 from flightstore.store import current
 from flightstore.store.local import Store
 from flightstore.types import Event, ObjectID, Ref
 from flightstore.wire import messages as m
+from flightstore.wire.many import GetMany, Many, PutMany
 
 __all__ = ["ACTIONS", "MAX_WAIT_S", "Service"]
 
@@ -57,7 +59,8 @@ class Service:
         self.store = store
         self.http_url = http_url
         """Where the HTTP server is to be found, once there is one."""
-        self.leases = Leases()
+        self.leases: Leases[Object] = Leases()
+        self.staged = Staged()
         self._sessions: dict[str, Store] = {}
         self._lock = threading.Lock()
 
@@ -66,15 +69,21 @@ class Service:
     def store_for(self, caller: Caller, session: str | None) -> Store:
         """The store, or the session of it, that a call is about.
 
+        Args:
+            caller: Who calls.
+            session: Name or number of the session; None or empty for where the caller is at home.
+
         Raises:
             NotAllowed: the caller may not use that session.
             SessionNotFound: there is none of that number.
         """
-        name = caller.session_for(session)
+        name = self._allowed(caller, session)
         if name is None:
             return self.store
         with self._lock:
             handle = self._sessions.get(name)
+            if handle is not None and name.isdecimal():
+                return handle  # over or not: it says so itself
             if handle is None or self._is_over(handle):
                 number = int(name) if name.isdecimal() else None
                 if number is None and caller.sessions is None and not self._is_there(name):
@@ -82,6 +91,14 @@ class Service:
                 handle = self.store.session(number if number is not None else name)
                 self._sessions[name] = handle
             return handle
+
+    def _allowed(self, caller: Caller, asked: str | None) -> str | None:
+        """As Caller.session_for; the number of a session that is open here counts as its name."""
+        handle = self._sessions.get(asked) if asked is not None and asked.isdecimal() else None
+        if handle is not None and caller.sessions is not None:
+            caller.session_for(getattr(handle, "session_name", None) or asked)
+            return asked
+        return caller.session_for(asked)
 
     def _is_there(self, name: str) -> bool:
         return any(one.name == name and one.state == "active" for one in self.store.sessions())
@@ -105,6 +122,7 @@ class Service:
     def close(self) -> None:
         """Let go of everything that is held for clients."""
         self.leases.close()
+        self.staged.close()
         with self._lock:
             for handle in self._sessions.values():
                 handle.close()
@@ -193,6 +211,18 @@ class Service:
         with self.in_batch(store, request.batch):
             made = _composed(store, request, _refs(request.refs), options)
             return m.info_of(store.stat(made.id))
+
+    # --- several at a time ---
+
+    def _get_many(self, caller: Caller, store: Store, request: GetMany) -> Many:
+        return get_many(store, request)
+
+    def _put_many(self, caller: Caller, store: Store, request: PutMany) -> m.Done:
+        self.staged.put_many(store, request, _slice(request.timeout_s))
+        return m.Done()
+
+    def _unstage(self, caller: Caller, store: Store, request: m.Refs) -> m.Count:
+        return m.Count(count=self.staged.give_up(store, request.refs))
 
     # --- sessions ---
 
@@ -363,6 +393,9 @@ ACTIONS: dict[str, _Action] = {
     "wait": _Action(m.Wait, READ, Service._wait, "wait until objects are there"),
     "holders": _Action(m.OneRef, READ, Service._holders, "the processes that hold an object"),
     "stats": _Action(m.Empty, READ, Service._stats, "usage of the whole store"),
+    "get_many": _Action(GetMany, READ, Service._get_many, "several objects as they are at one moment"),
+    "put_many": _Action(PutMany, WRITE, Service._put_many, "store several objects in one commit"),
+    "unstage": _Action(m.Refs, WRITE, Service._unstage, "give up what was staged for put_many"),
     "delete": _Action(m.Delete, WRITE, Service._delete, "delete objects"),
     "pin": _Action(m.Refs, WRITE, Service._pin, "keep objects in memory"),
     "unpin": _Action(m.Refs, WRITE, Service._unpin, "take one pin off each"),

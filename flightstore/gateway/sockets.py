@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from flightstore.errors import NotAllowed
 __all__ = ["UnixSocket", "check_free"]
 
 _UMASK = 0o177
+_LOCK_S = 5.0
 
 
 def check_free(host: str, port: int) -> int:
@@ -62,7 +64,7 @@ class UnixSocket:
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             _check_folder(self.path.parent, os.fstat(folder))
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            _lock(folder, self.path.parent)
             self._remove_stale()
             before = os.umask(_UMASK)
             try:
@@ -111,6 +113,19 @@ class UnixSocket:
             except (TimeoutError, BlockingIOError):
                 pass  # it lives, and is busy
         raise OSError(errno.EADDRINUSE, "a process listens at this socket already", str(self.path))
+
+
+def _lock(folder: int, path: Path) -> None:
+    """Not for ever: in a folder that others can read, anybody may hold the lock."""
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "another process keeps this folder locked", str(path)) from None
+            time.sleep(0.02)
 
 
 def _check_folder(path: Path, found: os.stat_result) -> None:

@@ -7,6 +7,7 @@ however long a forgotten view lives, the pages it maps are not given to another 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,7 @@ from flightstore.memory.leases import Lease
 from flightstore.objects.base import KIND_BLOB, Payload
 from flightstore.types import ObjectID
 
-__all__ = ["Builder", "blob_payload"]
+__all__ = ["Builder", "blob_payload", "seal_together"]
 
 
 def blob_payload(nbytes: int) -> Payload:
@@ -90,6 +91,17 @@ class Builder:
         self.check()
         return self._view
 
+    def freeze(self) -> memoryview:
+        """The object's memory as readers will have it, read-only: from here on, what is written through views
+        of `buffer` reaches nobody. Valid until it is sealed (by somebody else, perhaps) or aborted.
+
+        Raises:
+            StoreClosed: it was sealed or aborted.
+        """
+        self.check()
+        self._range.freeze()
+        return self._conn.arena.readable(self.extent.offset, len(self._view))
+
     def seal(self) -> ObjectID:
         """Make the object immutable and visible. Idempotent.
 
@@ -107,6 +119,15 @@ class Builder:
                 raise
             self._finish("sealed")
         return self._new.id
+
+    @property
+    def new(self) -> NewObject:
+        """The object on its way."""
+        return self._new
+
+    def was_sealed(self) -> None:
+        """Note that it was sealed by somebody else."""
+        self._finish("sealed")
 
     def abort(self) -> None:
         """Make the object vanish as if it had never been. Idempotent; does nothing once sealed."""
@@ -155,3 +176,20 @@ class Builder:
         if getattr(self, "_state", "") == "open" and hasattr(self, "_range") and self._pid == os.getpid():
             self._range.freeze()
             self._conn.abandoned.append(sealing.undoing(self._new))
+
+
+def seal_together(
+    conn: Connection, builders: Sequence[Builder], small: Sequence[NewObject], deadline: float | None
+) -> None:
+    """Seal what was built, and store small objects, all in one commit or none.
+
+    Raises:
+        StoreClosed: one was sealed or aborted.
+        StoreFull, ObjectExists, SessionEnded, ...: nothing was stored; the builders can be sealed again, but
+            not be written to.
+    """
+    for builder in builders:
+        builder.freeze()
+    sealing.seal_all(conn, [builder.new for builder in builders], small, deadline)
+    for builder in builders:
+        builder.was_sealed()

@@ -1,8 +1,8 @@
 """Functions that are called for events: one thread for each handle on a store.
 
-The thread follows the log with a `Tail`, and knows neither the handle nor keeps it alive: the handle closes
-its `Callbacks` when it is closed or collected, and the thread ends. It is a daemon, and it ends also with the
-last function, so that a handle without callbacks has none.
+The thread follows the log with a `Tail` (lifecycle.events), and knows neither the handle nor keeps it alive:
+the handle closes its `Callbacks` when it is closed or collected, and the thread ends. It is a daemon, and it
+ends also with the last function, so that a handle without callbacks has none.
 
 A function is called for what is committed after its registration: it is registered, with the number of the
 latest event, under the lock under which the thread looks for the functions of an event it has read.
@@ -14,15 +14,26 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from flightstore.errors import EventsMissed, StoreClosed
-from flightstore.lifecycle.connection import Connection
-from flightstore.lifecycle.events import Selection, Tail, latest
+from flightstore.lifecycle.events import Selection
 from flightstore.types import Event
 
-__all__ = ["Callback", "Callbacks"]
+__all__ = ["Callback", "Callbacks", "Following"]
 
 _log = logging.getLogger("flightstore")
+
+
+class Following(Protocol):
+    """What the thread follows: a `Tail`, or what does the same over a network."""
+
+    def next(self, deadline: float | None) -> Event | None:
+        """The next event; None when it was closed."""
+        ...
+
+    def close(self) -> None:
+        """End it, for those who wait too."""
 
 
 class Callback:
@@ -60,13 +71,14 @@ class Callback:
 class Callbacks:
     """The functions of one handle, in one process."""
 
-    def __init__(self, conn: Connection, session: int) -> None:
-        self._conn = conn
-        self._session = session
+    def __init__(self, latest: Callable[[], int], follow: Callable[[int], Following]) -> None:
+        """`latest` gives the number of the latest event; `follow` follows all events behind a number."""
+        self._latest = latest
+        self._follow = follow
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._callbacks: list[Callback] = []
-        self._tail: Tail | None = None
+        self._tail: Following | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -76,7 +88,7 @@ class Callbacks:
     def add(self, function: Callable[[Event], object], selection: Selection) -> Callback:
         """Call `function` for every event that is committed from now on."""
         with self._lock:
-            after = latest(self._conn)
+            after = self._latest()
             callback = Callback(self, function, selection, after)
             self._callbacks.append(callback)
             if self._tail is None:
@@ -85,7 +97,7 @@ class Callbacks:
 
     def _begin(self, after: int) -> None:
         # Later ones want events of no lower number: one tail serves them all.
-        tail = Tail(self._conn, self._session, Selection(), after)
+        tail = self._follow(after)
         threading.Thread(target=self._run, args=(tail,), name="flightstore-events", daemon=True).start()
         self._tail = tail
 
@@ -107,7 +119,7 @@ class Callbacks:
         if tail is not None:
             tail.close()
 
-    def _run(self, tail: Tail) -> None:
+    def _run(self, tail: Following) -> None:
         """The thread."""
         while True:
             try:

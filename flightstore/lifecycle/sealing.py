@@ -46,6 +46,7 @@ __all__ = [
     "put",
     "refuse_taken",
     "seal",
+    "seal_all",
     "undoing",
     "write_pending",
 ]
@@ -172,7 +173,7 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
         StoreFull, CatalogFull, ObjectExists, SessionEnded, BatchEnded: nothing was stored.
     """
     if len(objects) == 1 and objects[0].payload.size_bytes <= SMALL_BYTES:
-        _seal_all(conn, (), objects, deadline)
+        seal_all(conn, (), objects, deadline)
         freeing.sweep_if_worthwhile(conn)
         return
     large = [new for new in objects if new.payload.size_bytes > SMALL_BYTES]
@@ -181,7 +182,7 @@ def put(conn: Connection, objects: Sequence[NewObject], deadline: float | None) 
     try:
         for new in large:
             _copy(conn, new.payload, allocate(conn, new, deadline, holding=new is not large[0]))
-        _seal_all(conn, large, small, deadline)
+        seal_all(conn, large, small, deadline)
     except BaseException:
         give_up(conn, large)
         raise
@@ -237,7 +238,7 @@ def _copy(conn: Connection, payload: Payload, extent: Extent) -> None:
     )
 
 
-def _seal_all(
+def seal_all(
     conn: Connection,
     pending: Sequence[NewObject],
     small: Sequence[NewObject],

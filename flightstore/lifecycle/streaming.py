@@ -101,7 +101,6 @@ class TableWriter:
         self._flags = flags
         self._group_bytes = group_bytes
         self._pid = os.getpid()
-        self._state = "open"
         self._id = object_id if object_id is not None else ObjectID.random()
         self._parts: list[NewObject] = []
         self._columns: list[list[Piece]] = [[] for _ in schema]
@@ -110,6 +109,7 @@ class TableWriter:
         self._group: _Group | None = None
         self._memory: pa.Buffer | None = None
         self._stay: Lease | None = conn.leases.stay()  # what is pending lives as long as its client file
+        self._state = "open"
 
     @property
     def id(self) -> ObjectID:

@@ -20,6 +20,7 @@ from flightstore.lifecycle import sealing
 from flightstore.lifecycle.building import Builder
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.sealing import Assembly, new_object
+from flightstore.objects.base import Payload
 from flightstore.objects.columns import column_of
 from flightstore.objects.composition import Composition, Piece, SegmentSource, Source, compose, own_segments
 from flightstore.objects.encoding import streams_of
@@ -34,6 +35,8 @@ __all__ = ["TableBuilder"]
 class TableBuilder:
     """A table being built; implements abc.TableBuilder."""
 
+    _builder: Builder
+
     def __init__(
         self,
         conn: Connection,
@@ -46,26 +49,30 @@ class TableBuilder:
         deadline: float | None,
         batch: int = 0,
     ) -> None:
-        _check(schema, num_rows)
-        expressible(schema)
+        payload = self._planned(schema, num_rows)
         self._conn = conn
-        self._schema = schema
-        self._rows = num_rows
         self._deadline = deadline
         self._metadata = metadata
-        fixed = [field for field in schema if fits_in_place(field.type)]
-        self._plan = plan_in_place(pa.schema(fields=fixed, metadata=schema.metadata), num_rows)
-        payload = stream_payload(self._plan.stream)
         # Long metadata go with the helper object: they lie in an object's first extent.
         short = new_object(session, payload, name, object_id, metadata)
         self._long_metadata = short.metadata_at is not None
         self._new = new_object(session, payload, name, object_id, None) if self._long_metadata else short
         self._new.batch = batch
+        self._builder = Builder(conn, self._new, deadline)
+
+    def _planned(self, schema: pa.Schema, num_rows: int) -> Payload:
+        """Begin: nothing is filled. Returns what the columns of fixed width are written over."""
+        _check(schema, num_rows)
+        expressible(schema)
+        self._schema = schema
+        self._rows = num_rows
+        fixed = [field for field in schema if fits_in_place(field.type)]
+        self._plan = plan_in_place(pa.schema(fields=fixed, metadata=schema.metadata), num_rows)
         self._bits: dict[str, np.ndarray[Any, Any]] = {}
         self._nulls: dict[str, np.ndarray[Any, Any]] = {}
         self._inner_nulls: dict[str, np.ndarray[Any, Any]] = {}
         self._given: dict[str, pa.ChunkedArray] = {}
-        self._builder = Builder(conn, self._new, deadline)
+        return stream_payload(self._plan.stream)
 
     @property
     def id(self) -> ObjectID:

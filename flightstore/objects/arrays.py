@@ -150,8 +150,13 @@ def check_details(container: int, details: bytes, array: np.ndarray[Any, Any], s
             raise ValueError("the mask lies outside")
         if stored.fill_value is not None and len(stored.fill_value) != array.dtype.itemsize:
             raise ValueError("a fill value of another length")
-    elif details and container != CONTAINER_ARROW:
+    elif container == CONTAINER_ARROW:
+        if details and len(_decode_names(details)) != array.ndim:
+            raise ValueError("not one name for each dimension")
+    elif details:
         raise ValueError("details of a container that has none")
+    elif container == CONTAINER_MATRIX and array.ndim != 2:
+        raise ValueError("a matrix has two dimensions")
 
 
 def _unmasked(array: np.ndarray[Any, Any], stored: _Mask, payload: pa.Buffer) -> Any:

@@ -11,20 +11,20 @@ installed the result is a plain table. May call objects.connector, encoding, com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import pyarrow as pa
 
 from flightstore.errors import InvalidArgument, MissingExtra, NotStorable
-from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Object
+from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Object, Payload
 from flightstore.objects.composition import Composition, Piece, Source, compose, own_segments, source_of
 from flightstore.objects.connector import TYPE_KEYS, Connector, connector_for, connector_named
-from flightstore.objects.encoding import streams_of
+from flightstore.objects.encoding import encode_table, streams_of
 from flightstore.objects.ipc import Stream
 from flightstore.objects.schemas import storage
 
-__all__ = ["column_of", "concat", "drop", "rename", "select", "with_columns"]
+__all__ = ["column_of", "concat", "drop", "new_columns", "rename", "select", "with_columns"]
 
 
 def select(obj: Object, columns: Iterable[str]) -> Composition:
@@ -110,12 +110,7 @@ def with_columns(obj: Object, columns: Any) -> Composition:
     fields, placed = list(source.schema), list(source.columns)
     for part in added:
         for field, pieces in zip(part.schema, part.columns, strict=True):
-            if part.num_rows != source.num_rows:
-                raise InvalidArgument(
-                    f"the column {field.name!r} has {part.num_rows:,} rows, {_describe(obj)} has "
-                    f"{source.num_rows:,}",
-                    hint="give one value for each row",
-                )
+            _check_rows(field.name, part.num_rows, source.num_rows, _describe(obj))
             names = [one.name for one in fields]
             if names.count(field.name) > 1:
                 raise InvalidArgument(f"{_describe(obj)} has several columns {field.name!r}")
@@ -129,35 +124,73 @@ def with_columns(obj: Object, columns: Any) -> Composition:
     return _composed(obj, connector, wanted, streams)
 
 
+def new_columns(columns: Any, origin: str, num_rows: int, what: str) -> Payload:
+    """New columns as a table of their own: adding that one, stored, to a stored table does what
+    :func:`with_columns` would do here. For those who do not have the table at hand.
+
+    Args:
+        columns: As for :func:`with_columns`.
+        origin: The connector that built the table, or nothing.
+        num_rows: The table's rows.
+        what: The table, for errors.
+
+    Raises:
+        InvalidArgument, NotStorable: as :func:`with_columns`.
+    """
+    connector = _installed(origin)
+    stored, fresh = _sorted(columns, connector)
+    for obj, name in stored:
+        if obj.kind != "table":
+            raise InvalidArgument(f"{_describe(obj)} is a {obj.kind}, not a table")
+        table = obj.to_arrow()  # type: ignore[attr-defined]
+        if name is not None:
+            _check_single(table.schema, name, obj)
+        fields = [field if name is None else field.with_name(name) for field in table.schema]
+        fresh += zip(fields, table.columns, strict=True)
+    for field, column in fresh:
+        _check_rows(field.name, len(column), num_rows, what)
+    schema = pa.schema([field for field, _ in fresh])
+    whole = pa.Table.from_arrays([column for _, column in fresh], schema=schema)
+    return encode_table(whole, dictionaries=connector is None)
+
+
 # --- the values of new columns ---
 
 
 def _added(columns: Any, connector: Connector | None) -> tuple[list[Source], list[Stream]]:
     """The new columns as stored tables taken apart, and the streams of those that are not stored yet."""
-    stored: list[Source] = []
-    fresh: list[tuple[pa.Field, pa.ChunkedArray]] = []
-    if isinstance(columns, Mapping):
-        for name, value in columns.items():
-            if not isinstance(name, str):
-                raise InvalidArgument(f"a column's name is a str, got {type(name).__name__}")
-            if isinstance(value, Object):
-                stored.append(_named(_source(value), name, value))
-            else:
-                fresh.append(_column(name, value, connector))
-    elif isinstance(columns, Object):
-        stored.append(_source(columns))
-    else:
-        table = _frame(columns, connector)
-        fresh = list(zip(table.schema, table.columns, strict=True))
+    found, fresh = _sorted(columns, connector)
+    stored = [_source(obj) if name is None else _named(_source(obj), name, obj) for obj, name in found]
     if not fresh:
         return stored, []
     own, streams = _encoded(fresh, dictionaries=connector is None)
     return [*stored, *own], streams
 
 
-def _encoded(
-    fresh: list[tuple[pa.Field, pa.ChunkedArray]], *, dictionaries: bool
-) -> tuple[list[Source], list[Stream]]:
+_Fresh: TypeAlias = list[tuple[pa.Field, pa.ChunkedArray]]
+
+
+def _sorted(columns: Any, connector: Connector | None) -> tuple[list[tuple[Object, str | None]], _Fresh]:
+    """New columns that are stored (the object, and the name for its only column), and those that are not."""
+    stored: list[tuple[Object, str | None]] = []
+    fresh: _Fresh = []
+    if isinstance(columns, Mapping):
+        for name, value in columns.items():
+            if not isinstance(name, str):
+                raise InvalidArgument(f"a column's name is a str, got {type(name).__name__}")
+            if isinstance(value, Object):
+                stored.append((value, name))
+            else:
+                fresh.append(_column(name, value, connector))
+    elif isinstance(columns, Object):
+        stored.append((columns, None))
+    else:
+        table = _frame(columns, connector)
+        fresh = list(zip(table.schema, table.columns, strict=True))
+    return stored, fresh
+
+
+def _encoded(fresh: _Fresh, *, dictionaries: bool) -> tuple[list[Source], list[Stream]]:
     """New columns as streams, those of each number of rows apart (whoever is wrong is named later).
 
     Dictionaries may lose entries if `dictionaries`: a frame library's categories may not.
@@ -185,12 +218,24 @@ def _encoded(
     return sources, [stream for stream, _, _ in parts]
 
 
-def _named(source: Source, name: str, obj: Object) -> Source:
-    if len(source.schema) != 1:
+def _check_single(schema: pa.Schema, name: str, obj: Object) -> None:
+    if len(schema) != 1:
         raise InvalidArgument(
-            f"{_describe(obj)} has {len(source.schema)} columns, one is wanted for {name!r}",
+            f"{_describe(obj)} has {len(schema)} columns, one is wanted for {name!r}",
             hint="pass the object itself to add all of them",
         )
+
+
+def _check_rows(name: str, given: int, wanted: int, what: str) -> None:
+    if given != wanted:
+        raise InvalidArgument(
+            f"the column {name!r} has {given:,} rows, {what} has {wanted:,}",
+            hint="give one value for each row",
+        )
+
+
+def _named(source: Source, name: str, obj: Object) -> Source:
+    _check_single(source.schema, name, obj)
     return source._replace(schema=pa.schema([source.schema.field(0).with_name(name)]))
 
 
@@ -286,7 +331,10 @@ def _source(obj: Object) -> Source:
 
 def _connector(obj: Object) -> Connector | None:
     """The connector that built a table, if it is installed."""
-    origin = obj._live.record.origin
+    return _installed(obj._live.record.origin)
+
+
+def _installed(origin: str) -> Connector | None:
     try:
         return connector_named(origin) if origin else None
     except MissingExtra:

@@ -89,7 +89,7 @@ def check_batch(batch: pa.RecordBatch) -> None:
     """
     try:
         batch.validate(full=True)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise InvalidArgument(f"Arrow refuses the batch: {str(error)[:500]}") from None
 
 
@@ -112,9 +112,10 @@ def _malformed() -> Iterator[None]:
     except (
         _Malformed, FlightStoreError, pa.ArrowException, msgspec.MsgspecError, struct.error,
         ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, EOFError,
-        SyntaxError, NotImplementedError,
+        SyntaxError, NotImplementedError, OSError,
     ) as error:  # fmt: skip
-        said = str(error)[:500] if isinstance(error, _Malformed | pa.ArrowException) else type(error).__name__
+        known = isinstance(error, _Malformed | pa.ArrowException | OSError)
+        said = str(error)[:500] if known else type(error).__name__
         raise InvalidArgument(
             f"the payload is not what its layout says: {said}",
             hint="send the frame as the client library makes it",

@@ -19,6 +19,7 @@ import socket
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -62,7 +63,8 @@ class _Attachment:
         try:
             self._socket.settimeout(_TIMEOUT_S)
             self._socket.connect(path)
-            send(self._socket, greeting)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                send(self._socket, greeting)  # a gateway that is busy does not wait for it, and says so
             came = received(self._socket, Welcome, descriptors=2)
         except OSError as error:
             self._socket.close()
@@ -104,7 +106,7 @@ class _Attachment:
             raise error_of(came[0].fault)
         return came[0]
 
-    def handle(self, store: StoreView, answer: Answer) -> Handle:
+    def handle(self, view: Callable[[ObjectID], StoreView], answer: Answer) -> Handle:
         """The object of an answer, in the store's memory."""
         record: ObjectRecord = decode_record(answer.record)
         reference = _Reference(self, answer.number)
@@ -114,7 +116,8 @@ class _Attachment:
             for _, offset, length in record.extents
         ]
         first = extents[0] if extents else pa.py_buffer(b"")
-        return Handle(store, ObjectID.from_text(answer.id), record, base, first, tuple(extents[1:]))
+        object_id = ObjectID.from_text(answer.id)
+        return Handle(view(object_id), object_id, record, base, first, tuple(extents[1:]))
 
     def give_back(self, number: int) -> None:
         """For finalizers: waits for nobody. Who cannot send now leaves it to the next `get`."""
@@ -147,11 +150,11 @@ class Mapping:
         self._attachment: _Attachment | None = _Attachment(path, self._greeting)
         _mappings.add(self)
 
-    def get(self, store: StoreView, ref: Ref, timeout_s: float = 0) -> Handle | None:
+    def get(self, view: Callable[[ObjectID], StoreView], ref: Ref, timeout_s: float = 0) -> Handle | None:
         """An object, mapped; None when its bytes do not lie in the store's memory and must be fetched.
 
         Args:
-            store: What the object may ask about itself.
+            view: Makes what the object of an id may ask about itself.
             ref: Its name or id.
             timeout_s: How long to wait for it, 30 at most.
 
@@ -168,7 +171,7 @@ class Mapping:
                 if last:
                     raise GatewayUnreachable(f"the gateway at {self._path} broke off: {error}") from error
             else:
-                return attachment.handle(store, answer) if answer.number else None
+                return attachment.handle(view, answer) if answer.number else None
         raise AssertionError
 
     def close(self) -> None:

@@ -22,6 +22,9 @@ __all__ = ["Attached", "check_new", "checked", "deadline_of", "listed"]
 class Attached:
     """One handle on a store."""
 
+    mapped = True
+    """Whether it works on the store's memory, with no gateway between."""
+
     def __init__(self, conn: Connection, session: int = 0) -> None:
         self._session = session
         self._closing = threading.Lock()

@@ -5,23 +5,37 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from flightstore.abc.events import AbstractSubscribing, EventCallback, Subscription
 from flightstore.errors import StoreClosed
 from flightstore.lifecycle.callbacks import Callbacks
 from flightstore.lifecycle.connection import Connection
-from flightstore.lifecycle.events import Selection, Tail
+from flightstore.lifecycle.events import Selection, Tail, latest
 from flightstore.store.attached import Attached, deadline_of
 from flightstore.store.waiting import in_thread
 from flightstore.types import Event, ObjectID
 
-__all__ = ["Subscribing"]
+__all__ = ["Subscribing", "TailSubscription"]
 
 
-class LocalSubscription(Subscription):
-    """A subscription to a store on this machine; keeps the handle that it was made with."""
+class _Tail(Protocol):
+    """A `Tail`, or what does the same over a network."""
 
-    def __init__(self, store: Subscribing, tail: Tail, timeout: float | None) -> None:
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def position(self) -> int: ...
+    def next(self, deadline: float | None) -> Event | None: ...
+    def wait(self, deadline: float | None) -> bool: ...
+    def take(self) -> Event | None: ...
+    def close(self) -> None: ...
+
+
+class TailSubscription(Subscription):
+    """A subscription, over what follows the log; keeps the handle that it was made with."""
+
+    def __init__(self, store: AbstractSubscribing, tail: _Tail, timeout: float | None) -> None:
         deadline_of(timeout)  # refuses what is no time
         self._store = store
         self._tail = tail
@@ -76,7 +90,7 @@ class Subscribing(Attached, AbstractSubscribing):
         timeout: float | None = None,
     ) -> Subscription:
         tail = Tail(self._conn, self._session, Selection.of(pattern, kinds), since)
-        subscription = LocalSubscription(self, tail, timeout)
+        subscription = TailSubscription(self, tail, timeout)
         with self._closing:
             if self._connection is None:
                 raise StoreClosed("this store handle was closed", hint="connect again")
@@ -107,7 +121,10 @@ class Subscribing(Attached, AbstractSubscribing):
         conn, selection = self._conn, Selection.of(pattern, [kind])
         with self._closing:  # held for no more than this: a child that is forked meanwhile inherits it
             if self._callbacks is None or not self._callbacks.is_ours:
-                self._callbacks = Callbacks(conn, self._session)
+                session = self._session
+                self._callbacks = Callbacks(
+                    lambda: latest(conn), lambda after: Tail(conn, session, Selection(), after)
+                )
             callbacks = self._callbacks
         callback = callbacks.add(function, selection)
         if self._connection is None:

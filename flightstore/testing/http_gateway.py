@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import flightstore
@@ -79,10 +79,13 @@ class HttpGateway:
     server: HttpServer
     metrics: Metrics
     port: int
+    clients: list[HttpClient] = field(default_factory=list)
 
     def client(self, timeout_s: float = 30) -> HttpClient:
-        """A client of its own connection."""
-        return HttpClient(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s))
+        """A client of its own connection, closed at the end at the latest."""
+        client = HttpClient(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s))
+        self.clients.append(client)
+        return client
 
     def socket(self, timeout_s: float = 30, *, receive_bytes: int | None = None) -> socket.socket:
         """A bare connection; with a receive buffer of about that size."""
@@ -107,10 +110,13 @@ def http_gateway(
     store = flightstore.connect(store_dir, capacity=capacity)
     service = Service(store)
     metrics = Metrics()
-    server = HttpServer(service, callers or Callers(), limits or Limits(), metrics)
+    server = HttpServer(service, callers or Callers(), limits or Limits(), metrics, by_reference=True)
     try:
         server.start(**(listen or {"host": "127.0.0.1"}))
-        yield HttpGateway(store, service, server, metrics, server.port)
+        gateway = HttpGateway(store, service, server, metrics, server.port)
+        yield gateway
+        for client in gateway.clients:
+            client.close()
     finally:
         server.stop(1)
         service.close()

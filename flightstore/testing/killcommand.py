@@ -21,6 +21,7 @@ from flightstore.testing import (  # they fill OPERATIONS
     crashmemory,
     crashsessions,
     crashspecial,
+    crashstreams,
     crashtable,
 )
 from flightstore.testing.killpoints import KillPointFailure, OperationFailed
@@ -34,6 +35,7 @@ __all__ = [
     "crashmemory",
     "crashsessions",
     "crashspecial",
+    "crashstreams",
     "crashtable",
     "main",
 ]

@@ -53,6 +53,8 @@ class FrameHeader(msgspec.Struct, omit_defaults=True, kw_only=True):
     """In a request: the batch that it goes with."""
     timeout_s: float = 0
     """In a request: how long to wait for room."""
+    staged: bool = False
+    """In a request: nobody is to see it before a ``put_many`` names its id (wire.many)."""
 
 
 def packed(header: FrameHeader) -> bytes:

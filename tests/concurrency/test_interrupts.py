@@ -15,10 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import flightstore
 from flightstore import Batch, ObjectID, Store, StoreFull
+from flightstore.lifecycle.streaming import TableWriter
 from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Gate, wait_until
@@ -235,6 +237,17 @@ def begun(store: Store, **options: Any) -> Batch:
         sys.settrace(trace)
 
 
+BATCH = pa.record_batch({"n": range(400)})
+
+
+def stream(store: Store) -> TableWriter:
+    """A table of two parts that is yet to be sealed: one batch by itself, one that was gathered."""
+    writer = TableWriter(store._conn, 0, BATCH.schema, "streamed", group_bytes=6000)
+    for batch in (BATCH, BATCH.slice(0, 100), BATCH):
+        writer.write(batch)
+    return writer
+
+
 TOO_MUCH = bytes(17 << 20)
 
 
@@ -257,6 +270,8 @@ OPERATIONS: dict[str, Callable[[Store], object]] = {
     "delete if unused": lambda store: store.delete("small", if_unused=True),
     "create and seal": build,
     "create and abort": lambda store: store.create(5000, "built").abort(),
+    "stream and seal": lambda store: stream(store).seal(),
+    "stream and abort": lambda store: stream(store).abort(),
     "recover": lambda store: store.recover(),
     "free and evict": lambda store: (store.free("small"), store.evict()),
     "spill": lambda store: store.spill(),

@@ -27,6 +27,9 @@ LEFT_TO_THE_COMMAND = (
     "put-small-growing",
     "select",
     "session-put-ephemeral",
+    "stream",
+    "stream-delete",
+    "stream-forget",
     "subscribe-missed",
     "with-columns",
     "with-columns-large",
@@ -59,7 +62,8 @@ def test_every_operation_has_a_row() -> None:
         "destroy", "fork-child", "fork-parent", "get", "get-many", "overwrite-large", "overwrite-small",
         "create-queued", "create-waiting", "subscribe-next",
         "put-growing", "put-large", "put-many", "put-punching", "put-small", "recover", "select",
-        "session-attach", "session-begin", "session-end", "session-put", "session-reclaim", "sweep",
+        "session-attach", "session-begin", "session-end", "session-put", "session-reclaim", "stream",
+        "stream-abort", "stream-delete", "stream-overwrite", "sweep",
         "wait", "with-columns",
     }  # fmt: skip
     upon_anothers = {"batch-delete", "batch-end", "batch-join", "batch-keep", "batch-put", "batch-reclaim"}

@@ -26,9 +26,10 @@ from flightstore.gateway.service import Service
 from flightstore.wire.faults import Fault, error_of
 from flightstore.wire.messages import decode
 
+from .rawflight import Raw, message
+
 pytestmark = pytest.mark.req("GW-6")
 
-SERVICE = "/arrow.flight.protocol.FlightService/"
 EVERY_ERROR = [
     kind
     for name in errors.__all__
@@ -37,30 +38,10 @@ EVERY_ERROR = [
 ]
 
 
-def message(*fields: tuple[int, bytes]) -> bytes:
-    """A protobuf message of short bytes fields."""
-    return b"".join(bytes([number << 3 | 2, len(value)]) + value for number, value in fields)
-
-
-class Raw:
-    """gRPC's own client, without Arrow."""
-
-    def __init__(self, port: int) -> None:
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-
-    def error_of(self, method: str, request: bytes, *headers: tuple[str, str]) -> Any:
-        """What a call that returns one message or many ends with."""
-        call = self.channel.unary_stream(SERVICE + method, lambda raw: raw, lambda raw: raw)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(call(request, timeout=10, metadata=headers))
-        return caught.value
-
-
 @pytest.fixture
 def raw(server: FlightServer) -> Iterator[Raw]:
-    made = Raw(server.port)
-    yield made
-    made.channel.close()
+    with Raw(server.port) as made:
+        yield made
 
 
 @pytest.fixture

@@ -132,5 +132,9 @@ class TestSlices(TypeSuite):
 
     def transfer(self, value: Any) -> Any:
         if isinstance(value, pa.ChunkedArray):
-            return resliced(pa.table({"c": value}), 300)["c"]
-        return resliced(value, 300) if isinstance(value, pa.Table) else value
+            return self.cut(pa.table({"c": value}))["c"]
+        return self.cut(value) if isinstance(value, pa.Table) else value
+
+    def cut(self, table: pa.Table) -> pa.Table:
+        """In a hundred slices or so."""
+        return resliced(table, max(300, table.get_total_buffer_size() // 100))

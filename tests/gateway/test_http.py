@@ -112,7 +112,7 @@ def test_a_frame_comes_back_as_it_went(gateway: HttpGateway, ask: HttpClient, va
         metadata_raw=header.metadata_raw,
     )
     put = ask("PUT", "/frames", packed(again) + payload)
-    assert put.status == 201, put.body
+    assert put.status == 200, put.body
     with gateway.store.get("a b/c") as before, gateway.store.get("again") as after:
         assert str(after.id) == put.json["id"]
         assert after.metadata == {"x": 1}
@@ -248,6 +248,7 @@ def test_list(gateway: HttpGateway, ask: HttpClient) -> None:
     assert ask("GET", "/objects?patern=x").status == 400
 
 
+@pytest.mark.needs("curl")
 @pytest.mark.req("GW-3")
 def test_curl_into_a_reader(gateway: HttpGateway) -> None:
     gateway.store.put(orders(12_345), name="orders")
@@ -287,6 +288,8 @@ def test_what_is_not_there_is_a_fault(ask: HttpClient) -> None:
     assert "PUT" in refused.headers["Allow"]
 
 
+@pytest.mark.needs("curl")
+@pytest.mark.req("GW-5")
 def test_unix_socket(store_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with http_gateway(store_dir, path=str(path)) as gateway:
@@ -299,3 +302,14 @@ def test_unix_socket(store_dir: Path, tmp_path: Path) -> None:
             check=True,
         )
         assert read(done.stdout).num_rows == 200_000
+
+
+@pytest.mark.req("GW-3")
+def test_types_that_a_reader_does_not_know_are_sent_as_plain_ones(
+    gateway: HttpGateway, ask: HttpClient
+) -> None:
+    plain = pa.array(["a", "b", "a"])
+    gateway.store.put(pa.table({"d": plain.dictionary_encode(), "v": plain.cast(pa.string_view())}), name="t")
+    got = read(ask("GET", "/objects/t?hydrate=dictionary,view").body)
+    assert got.equals(pa.table({"d": plain, "v": plain.cast(pa.large_string())}))
+    assert ask("GET", "/objects/t?hydrate=everything").status == 400

@@ -20,6 +20,7 @@ from flightstore.wire.messages import PutCommand
 from .test_composed import Composing
 from .test_local import LocalSuite
 
+
 def header_and_bytes(value: Any, **options: Any) -> tuple[FrameHeader, bytes]:
     """A value as our own client sends it."""
     payload = encode(value)
