@@ -33,7 +33,7 @@ class Settings:
     """The common options of one run."""
 
     store: str | None = None
-    """Directory of the store; None for the default one."""
+    """Directory of the store, or URL of its gateway; None for the default one."""
     json: bool = False
     """Print JSON instead of tables."""
     session: str | None = None
@@ -64,7 +64,8 @@ def common_options(function: Function) -> Function:
         type=click.Path(file_okay=False),
         expose_value=False,
         callback=_set_store,
-        help="Directory of the store [env FLIGHTSTORE_DIR; default: /dev/shm/flightstore-UID].",
+        help="Directory of the store, or its gateway's URL [env FLIGHTSTORE_DIR; "
+        "default: /dev/shm/flightstore-UID].",
     )
     as_json = click.option(
         "--json",

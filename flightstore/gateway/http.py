@@ -40,8 +40,22 @@ log = logging.getLogger("flightstore.gateway.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_LONG = frozenset(("wait", "events", "compose", "evict", "spill", "recover", "lease", "session"))
-"""Actions that may take long, or wait for something to happen."""
+_LONG = frozenset(
+    (
+        "wait",
+        "events",
+        "put_many",
+        "compose",
+        "batch",
+        "join_batch",
+        "evict",
+        "spill",
+        "recover",
+        "lease",
+        "session",
+    )
+)
+"""Actions that may take long, or wait for something to happen, or for room."""
 _LINE_BYTES = 16 << 10
 _FIELD_BYTES = 16 << 10
 _MAX_HEADERS = 100

@@ -4,6 +4,8 @@
 - address, transport, http, flight: the ways to a gateway; private: where payloads are received
 - attached, store, session and one file for each part of the contract: the handle
 - fetched: objects that came over the network
+- asynchronous: any store, for asyncio
+- mediated: mapping the memory where this process cannot be a client of the store
 
 May call the store's rooms and wire, never the gateway.
 """
@@ -14,13 +16,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flightstore.remote.asynchronous import AsyncStore
     from flightstore.remote.batches import RemoteBatch
     from flightstore.remote.session import RemoteSession
     from flightstore.remote.store import RemoteStore
 
-__all__ = ["RemoteBatch", "RemoteSession", "RemoteStore"]
+__all__ = ["AsyncStore", "RemoteBatch", "RemoteSession", "RemoteStore"]
 
-_ELSEWHERE = {"RemoteBatch": "batches", "RemoteSession": "session", "RemoteStore": "store"}
+_ELSEWHERE = {
+    "AsyncStore": "asynchronous",
+    "RemoteBatch": "batches",
+    "RemoteSession": "session",
+    "RemoteStore": "store",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flightstore.abc.keeping import AbstractKeeping
-from flightstore.errors import InvalidArgument
+from flightstore.errors import InvalidArgument, NotOffered
 from flightstore.remote.attached import Attached
 from flightstore.store.attached import listed
 from flightstore.types import Ref
@@ -37,3 +37,33 @@ class Keeping(Attached, AbstractKeeping):
     def spill(self, refs: Ref | Iterable[Ref] | None = None) -> int:
         texts = None if refs is None else [m.text_of(ref) for ref in listed(refs)]
         return self._act("spill", m.Spill(refs=texts), m.Bytes).nbytes
+
+    def set_spill(self, url: str | None) -> None:
+        """Not offered: where objects are spilled to is set on the store's own machine.
+
+        Raises:
+            NotOffered: always.
+        """
+        raise self._not_offered("set_spill")
+
+    def set_policy(self, policy: object) -> None:
+        """Not offered: evicting and spilling follow the gateway's policy.
+
+        Raises:
+            NotOffered: always.
+        """
+        raise self._not_offered("set_policy")
+
+    def fsck(self) -> list[object]:
+        """Not offered: a store is checked on its own machine.
+
+        Raises:
+            NotOffered: always.
+        """
+        raise self._not_offered("fsck")
+
+    def _not_offered(self, what: str) -> NotOffered:
+        return NotOffered(
+            f"{what} is not offered by the gateway {self.url}",
+            hint=f"connect to {self.path}, on the store's own machine",
+        )

@@ -43,12 +43,12 @@ class Everybody:
 class Served:
     """A store with its gateway."""
 
-    def __init__(self, capacity: int, ways: str, spill: bool) -> None:
+    def __init__(self, capacity: int, ways: str, spill: bool, uploads: int) -> None:
         self.folder = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
         self.spill = tempfile.mkdtemp(prefix="flightstore-test-spill-") if spill else None
         self.store = fs.connect(f"{self.folder}/store", capacity=capacity, spill=self.spill)
         self.service = Service(self.store)
-        limits, metrics = Limits(), Metrics()
+        limits, metrics = Limits(max_uploads=uploads), Metrics()
         self.http: HttpServer | None = None
         self.flight: FlightServer | None = None
         if ways != "flight":
@@ -137,9 +137,9 @@ class Host:
         self._connection = connection
         self.paths: dict[str, str] = {}
 
-    def make(self, capacity: int, ways: str = "http", spill: bool = False) -> str:
+    def make(self, capacity: int, ways: str = "http", *, spill: bool = False, uploads: int = 32) -> str:
         """Serve a new store by ``http``, ``unix``, ``flight`` or ``both``; returns the URL."""
-        self._connection.send(("make", capacity, ways, spill))
+        self._connection.send(("make", capacity, ways, spill, uploads))
         answer = self._connection.recv()
         if isinstance(answer, Exception):
             raise answer

@@ -18,7 +18,10 @@ from flightstore.testing.children import Child, start, start_spawned
 from flightstore.testing.stores import Capability, StoreSuite
 from flightstore.testing.stores.backend import Backend
 from flightstore.testing.stores.building import Building
+from flightstore.testing.stores.events import Events
 from flightstore.testing.stores.processes import Processes
+from flightstore.testing.stores.putting import Putting
+from flightstore.testing.stores.waiting import Waiting
 
 from .host import Host, connected
 
@@ -65,7 +68,7 @@ class TestHttp(Remote, StoreSuite):
     ways = "http"
 
 
-class TestUnix(Remote, StoreSuite):
+class TestUnix(Remote, Putting, Waiting, Events):
     capabilities = NETWORK
     ways = "unix"
 
