@@ -36,7 +36,6 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -63,9 +62,12 @@ class FlightTransport:
             if credentials.client_certificate:
                 tls["cert_chain"] = credentials.client_certificate
                 tls["private_key"] = credentials.client_key
+        # The least that an attempt to connect is given, whatever the name says.
+        patience = ("grpc.min_reconnect_backoff_ms", int(timeouts.connect_s * 1000))
+        options = [*_OPTIONS, patience]
         try:
             self._client = flight.FlightClient(
-                address.flight_location, generic_options=_OPTIONS, middleware=[self._faults], **tls
+                address.flight_location, generic_options=options, middleware=[self._faults], **tls
             )
         except pa.ArrowException as error:
             raise unreachable(self.url, error) from error

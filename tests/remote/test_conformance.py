@@ -88,6 +88,7 @@ class TestProcessesByHttp(RemoteProcesses):
     ways = "http"
 
 
+@pytest.mark.slow
 class TestProcessesByFlight(RemoteProcesses):
     ways = "flight"
 
