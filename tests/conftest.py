@@ -196,9 +196,9 @@ def show_languages(terminalreporter: pytest.TerminalReporter) -> None:
     if not cells:
         return
     terminalreporter.section("languages x operations, seen to pass")
-    found = {(operation, language): outcome for operation, language, outcome in cells}
-    languages = sorted({language for _, language, _ in cells})
-    for operation in ("", *dict.fromkeys(operation for operation, _, _ in cells)):
+    found = {(operation, language): outcome for _, operation, language, outcome in cells}
+    languages = sorted({language for _, language in found})
+    for operation in ("", *dict.fromkeys(operation for _, operation, *_ in sorted(cells))):
         words = [found.get((operation, language), "-") if operation else language for language in languages]
         terminalreporter.line(f"{operation:14}" + "".join(f"{word:14}" for word in words))
 

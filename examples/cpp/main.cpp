@@ -1,6 +1,6 @@
 // A client of a flightstore gateway in C++20, with Arrow Flight at its default settings.
 //
-//     make && ./example --url grpc://127.0.0.1:8815 put orders orders.arrow
+//     make && ./flightstore-example --url grpc://127.0.0.1:8815 put orders orders.arrow
 //
 // Copy what you need: each operation is one function that uses nothing but a connection.
 

@@ -1,6 +1,6 @@
 // A client of a flightstore gateway in Go, with the stock Arrow Flight library at its default settings.
 //
-//	go build -o example . && ./example --url grpc://127.0.0.1:8815 put orders orders.arrow
+//	go build && ./flightstore-example --url grpc://127.0.0.1:8815 put orders orders.arrow
 //
 // Copy what you need: each operation is one function that uses nothing but a connection.
 package main

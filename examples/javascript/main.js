@@ -109,8 +109,13 @@ async function upload({ client, headers }, data) {
     }
     call.end();
   })();
-  await Promise.race([finished, sent]); // a refusal ends it early
-  await finished;
+  try {
+    await Promise.race([finished, sent]); // a refusal ends it early
+    await finished;
+  } catch (error) {
+    call.cancel(); // nothing is stored
+    throw error;
+  }
   return answers;
 }
 

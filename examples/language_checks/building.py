@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "languages"
+MADE = shutil.ignore_patterns("node_modules", "target", "flightstore-example")
+"""What a user's own build leaves beside the sources."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Language:
             fcntl.lockf(lock, fcntl.LOCK_EX)
             wanted = _fingerprint(source)
             if not stamp.exists() or stamp.read_text() != wanted:
-                shutil.copytree(source, self.folder, dirs_exist_ok=True)
+                shutil.copytree(source, self.folder, ignore=MADE, dirs_exist_ok=True)
                 for command in self.build:
                     _checked(command, self.folder)
                 stamp.write_text(wanted)
@@ -84,8 +86,8 @@ LANGUAGES = {
             "go",
             (("go", "version"),),
             "install Go 1.26 or newer",
-            (("go", "build", "-ldflags", "-s -w", "-o", "example", "."),),
-            (str(CACHE / "go" / "example"),),
+            (("go", "build", "-ldflags", "-s -w", "-o", "flightstore-example", "."),),
+            (str(CACHE / "go" / "flightstore-example"),),
         ),
         Language(
             "rust",
@@ -113,7 +115,7 @@ LANGUAGES = {
             (("g++", "--version"), ("make", "--version")),
             "install g++ 12 or newer, and make",
             (("make", "-s", f"PYTHON={sys.executable}"),),
-            (str(CACHE / "cpp" / "example"),),
+            (str(CACHE / "cpp" / "flightstore-example"),),
         ),
         Language(
             "javascript",
@@ -140,6 +142,9 @@ def _checked(command: tuple[str, ...], folder: Path) -> None:
 
 def _fingerprint(source: Path) -> str:
     digest = hashlib.sha256(f"{ROOT} {sys.executable}".encode())
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(source)).encode() + path.read_bytes())
+    for folder, folders, files in os.walk(source):
+        made = MADE(folder, [*folders, *files])
+        folders[:] = sorted(set(folders) - made)
+        for path in (Path(folder, name) for name in sorted(set(files) - made)):
+            digest.update(str(path.relative_to(source)).encode() + path.read_bytes())
     return digest.hexdigest()

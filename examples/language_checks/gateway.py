@@ -4,6 +4,7 @@ tokens. Used by languages.py and the tests.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -39,29 +40,27 @@ class Gateway:
 
     def __enter__(self) -> Gateway:
         self.place.mkdir()
-        self._memory = Path(tempfile.mkdtemp(prefix="flightstore-languages-", dir="/dev/shm"))
-        try:
-            self.store = fs.connect(self._memory / "store", capacity="1GiB")
+        with contextlib.ExitStack() as stack:
+            memory = Path(tempfile.mkdtemp(prefix="flightstore-languages-", dir="/dev/shm"))
+            stack.callback(shutil.rmtree, memory)
+            self.store = fs.connect(memory / "store", capacity="1GiB")
+            stack.callback(self.store.destroy)
             options = self._make_secure() if self.secure else []
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [*FLIGHTSTORE, "serve", self.store.path, "--flight", "127.0.0.1:0", *options, "--json"],
                 env=_environment(self.place),
                 stdout=subprocess.PIPE,
+                stderr=stack.enter_context(open(self.place / "log", "w")),
+                text=True,
             )
-            assert self._process.stdout is not None
-            self.url = json.loads(self._process.stdout.readline())["flight"]
-        except BaseException:
-            shutil.rmtree(self._memory)
-            raise
+            stack.callback(_end, process)
+            assert process.stdout is not None
+            self.url = json.loads(process.stdout.readline())["flight"]
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self.store.destroy()
-        shutil.rmtree(self._memory)
+        self._stack.close()
 
     def options(self) -> list[str]:
         """What every program takes to reach it."""
@@ -83,6 +82,15 @@ class Gateway:
         _write_certificates(self.ca, certificate, key)
         options = {"--tokens": tokens, "--tls-cert": certificate, "--tls-key": key}
         return [str(word) for option in options.items() for word in option]
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import logging
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from flightstore.errors import NotAuthenticated
 from flightstore.gateway.access import ADMIN, Caller
 from flightstore.gateway.tokens import Token, TokensFile, hash_of
 
-__all__ = ["Authenticator", "certificate_name", "token_in"]
+__all__ = ["Authenticator", "certificate_name", "is_own_page", "token_in"]
 
 log = logging.getLogger("flightstore.gateway.authentication")
 
@@ -95,6 +97,26 @@ def certificate_name(peer: Mapping[str, Any] | None) -> str | None:
         return str(name)
     subject = dict(pair for part in peer.get("subject", ()) for pair in part)
     return subject.get("commonName")
+
+
+def is_own_page(host: str | None, origin: str | None) -> bool:
+    """Whether a request over HTTP is nothing that a web page of somebody else made a browser here send.
+
+    A page may post to any address (its name is the Origin), and may have its own name lead to this machine
+    (which is then the Host; such names have dots). Who needs a token is safe from that; who is trusted for
+    being here is not.
+
+    Args:
+        host: The header Host.
+        origin: The header Origin.
+    """
+    if origin is not None and origin.partition("://")[2] != host:
+        return False
+    try:
+        name = urlsplit(f"//{host or ''}").hostname or ""
+        return not set(name) & set(".:") or ipaddress.ip_address(name) is not None
+    except ValueError:
+        return False
 
 
 def token_in(authorization: str) -> str:

@@ -26,7 +26,7 @@ from flightstore.gateway import flight_exchange as exchange
 from flightstore.gateway import flight_streams as streams
 from flightstore.gateway.access import READ, WRITE, Caller
 from flightstore.gateway.connections import Connections
-from flightstore.gateway.flight_calls import Authenticator, Call, Calls, Metrics, NoHandshake
+from flightstore.gateway.flight_calls import MIDDLEWARE, Authenticator, Call, Calls, Metrics, NoHandshake
 from flightstore.gateway.flight_errors import TRAILER, as_flight_error, code_of, packed_fault
 from flightstore.gateway.hydrating import plain_schema
 from flightstore.gateway.limits import Limits
@@ -35,7 +35,7 @@ from flightstore.gateway.service import ACTIONS, Service, segments_of
 from flightstore.gateway.stalled import Watch
 from flightstore.objects.base import Object
 from flightstore.store.local import Store
-from flightstore.types import ObjectInfo
+from flightstore.types import ObjectID, ObjectInfo
 from flightstore.wire import messages as m
 
 __all__ = ["FlightServer"]
@@ -70,11 +70,14 @@ def _handled(function: Callable[..., Any]) -> Callable[..., Any]:
         call = self.calls.of(context)
         try:
             caller = self.calls.caller_of(call, context)
-            return function(self, _Asked(self, context, call, caller), *arguments)
+            answer = function(self, _Asked(self, context, call, caller), *arguments)
         except Exception as error:
             call.code = code_of(error)
             raised, fault = as_flight_error(error, what)
             context.add_trailer(TRAILER, packed_fault(fault))
+        else:
+            call.waiting_since = time.monotonic()  # for the client, who takes the answer
+            return answer
         raise raised
 
     return handler
@@ -127,7 +130,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             tls_certificates=tls_certificates,
             verify_client=verify_client,
             root_certificates=root_certificates,
-            middleware={"flightstore": self.calls},
+            middleware={MIDDLEWARE: self.calls},
         )
         path = location.partition("://")[2] if location.startswith("grpc+unix") else None
         self._connections = Connections(0 if path else self.port, path)
@@ -159,7 +162,6 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
         asked.caller.require(READ, "getting an object")
         wanted = m.parse_ticket(ticket.ticket)
         reader, asked.call.bytes_out = streams.outgoing(asked.store, wanted, asked.call.max_batch_bytes)
-        asked.call.waits()
         return flight.RecordBatchStream(reader)
 
     @_handled
@@ -250,7 +252,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             info = streams.receive_frame(store, incoming, asked.service.staged)
             result = {"id": info.id, "name": info.name, "nbytes": info.nbytes, "num_rows": info.num_rows}
         else:
-            result = _put_result(store.stat(streams.receive_table(store, command, incoming)))
+            result = _put_result(store, streams.receive_table(store, command, incoming))
         writer.write(pa.py_buffer(m.encode(result)))
 
     @_handled
@@ -261,7 +263,8 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             asked.caller.require(READ, "following events")
 
             def send(raw: bytes) -> None:
-                writer.write_metadata(pa.py_buffer(raw))
+                with call.waiting():
+                    writer.write_metadata(pa.py_buffer(raw))
 
             def is_over() -> bool:
                 return self.calls.is_closed or asked.context.is_cancelled()
@@ -270,6 +273,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             exchange.follow(asked.service, asked.caller, call.session, wanted, send, is_over)
             return
         asked.caller.require(WRITE, "adding columns")
+        self.calls.begin_upload(call)
         incoming = streams.Incoming(asked.context, call, reader, self.limits, writer.write_metadata)
         put = m.parse_put_command(None, command)
         reply = exchange.add_columns(asked.service, asked.caller, call.session, asked.store, put, incoming)
@@ -315,5 +319,9 @@ def _pattern(criteria: bytes) -> str | None:
         raise InvalidArgument("criteria are UTF-8 text") from None
 
 
-def _put_result(info: ObjectInfo) -> dict[str, Any]:
+def _put_result(store: Store, made: ObjectID) -> dict[str, Any]:
+    try:
+        info = store.stat(made)
+    except ObjectNotFound:  # somebody has deleted it already: it was put all the same
+        return {"id": str(made)}
     return {"id": str(info.id), "name": info.name, "nbytes": info.nbytes, "num_rows": info.num_rows}

@@ -7,9 +7,11 @@ Certificates are known to handlers alone: with mutual TLS they ask.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -22,7 +24,16 @@ from flightstore.gateway.flight_errors import as_flight_error, code_of
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.reslicing import DEFAULT_BATCH_BYTES
 
-__all__ = ["MAX_MESSAGE_HEADER", "SESSION_HEADER", "Authenticator", "Call", "Calls", "Metrics", "NoHandshake"]
+__all__ = [
+    "MAX_MESSAGE_HEADER",
+    "MIDDLEWARE",
+    "SESSION_HEADER",
+    "Authenticator",
+    "Call",
+    "Calls",
+    "Metrics",
+    "NoHandshake",
+]
 
 SESSION_HEADER = "x-flightstore-session"
 MAX_MESSAGE_HEADER = "x-flightstore-max-message"
@@ -30,7 +41,6 @@ MAX_MESSAGE_HEADER = "x-flightstore-max-message"
 LARGEST_MESSAGE_BYTES = 1 << 30
 SMALLEST_MESSAGE_BYTES = 64 << 10
 MIDDLEWARE = "flightstore"
-UPLOADS = (flight.FlightMethod.DO_PUT, flight.FlightMethod.DO_EXCHANGE)
 
 
 class Authenticator(Protocol):
@@ -61,8 +71,11 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.began = time.monotonic()
         self.waiting_since: float | None = self.began
         """Since when the client is to send, or to take, something; None while the store works."""
+        self.is_upload = False
+        """Whether it counts as one, and it is for the client to send; else it takes."""
         self.lasting = False
         """Whether it may take as long as the client likes."""
+        self.is_over = False
         self.peer: str | None = None
         """As gRPC has it, ``ipv4:127.0.0.1:5123`` or ``unix:``; None until the handler runs."""
         self.caller: Caller | None = None
@@ -111,13 +124,14 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
             raise InvalidArgument(f"{MAX_MESSAGE_HEADER}: {asked[:40]!r}", hint="give a number of bytes")
         return min(max(int(asked), SMALLEST_MESSAGE_BYTES), LARGEST_MESSAGE_BYTES)
 
-    def waits(self) -> None:
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
         """It is the client's turn."""
         self.waiting_since = time.monotonic()
-
-    def works(self) -> None:
-        """It is ours."""
-        self.waiting_since = None
+        try:
+            yield
+        finally:
+            self.waiting_since = None
 
     # --- what pyarrow calls ---
 
@@ -151,7 +165,6 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         """Whether clients have certificates."""
         self._lock = threading.Lock()
         self._running: set[Call] = set()
-        self._uploads = 0
         self._closed = False
 
     def running(self) -> list[Call]:
@@ -172,7 +185,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         """The call that a handler serves."""
         call: Call = context.get_middleware(MIDDLEWARE)
         call.peer = context.peer()
-        call.works()
+        call.waiting_since = None
         return call
 
     def caller_of(self, call: Call, context: Any) -> Caller:
@@ -204,8 +217,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
             elif not self._certificates:
                 call.caller = self._authenticated(call, None)
         except Exception as error:
-            self.ended(call)
             call.code = code_of(error)
+            self.ended(call)
             raise as_flight_error(error, "start_call")[0] from None
         return call
 
@@ -222,20 +235,31 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
                 raise GatewayBusy("this gateway is shutting down", hint="try again later, or elsewhere")
             if len(self._running) >= self._limits.max_connections:
                 raise _busy(self._limits.max_connections, "calls")
-            if call.method in UPLOADS:
-                if self._uploads >= self._limits.max_uploads:
-                    raise _busy(self._limits.max_uploads, "uploads")
-                self._uploads += 1
             self._running.add(call)
+            if call.method == flight.FlightMethod.DO_PUT:
+                self._count_upload(call)
+
+    def begin_upload(self, call: Call) -> None:
+        """A call turns out to be one.
+
+        Raises:
+            GatewayBusy: there are enough.
+        """
+        with self._lock:
+            self._count_upload(call)
+
+    def _count_upload(self, call: Call) -> None:
+        if sum(one.is_upload for one in self._running) >= self._limits.max_uploads:
+            raise _busy(self._limits.max_uploads, "uploads")
+        call.is_upload = True
 
     def ended(self, call: Call) -> None:
         """It is over. Idempotent."""
         with self._lock:
-            if call not in self._running:
+            self._running.discard(call)
+            if call.is_over:
                 return
-            self._running.remove(call)
-            if call.method in UPLOADS:
-                self._uploads -= 1
+            call.is_over = True
         if self._metrics is not None:
             kind = f"flight:{call.method.name.lower()}"
             seconds = time.monotonic() - call.began

@@ -139,7 +139,9 @@ def guarded(batches: Iterator[Any]) -> Iterator[Any]:
 
 def of_client_stream(error: BaseException) -> BaseException:
     """An error met while a client's stream was read: its own if Arrow could not understand it."""
-    if isinstance(error, FlightStoreError) or not isinstance(error, pa.ArrowException | OSError):
+    if isinstance(error, FlightStoreError) or not isinstance(
+        error, pa.ArrowException | OSError | UnicodeDecodeError
+    ):
         return error
     return e.InvalidArgument(f"the uploaded stream cannot be read: {_first_line(error)}")
 

@@ -22,6 +22,7 @@ from flightstore.gateway.limits import Limits
 from flightstore.gateway.many import Staged
 from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
 from flightstore.gateway.reslicing import reader_of
+from flightstore.objects.schemas import storage
 from flightstore.store.local import Store
 from flightstore.types import ObjectID
 from flightstore.wire.frames import PREFIX_BYTES, header_bytes, unpacked
@@ -120,26 +121,26 @@ class Incoming:
             InvalidArgument: it has none.
         """
         with _understood():
-            return self._reader.schema
+            found = self._reader.schema
+            _read_names(found)
+            return found
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         while (chunk := self._next()) is not None:
             if chunk.app_metadata is not None and chunk.app_metadata.size:
-                self._echo(chunk.app_metadata)
+                with self._call.waiting():
+                    self._echo(chunk.app_metadata)
             if chunk.data is not None:
                 self._call.bytes_in += chunk.data.get_total_buffer_size()
                 yield chunk.data
         self._check_end()
 
     def _next(self) -> Any:
-        self._call.waits()
         try:
-            with _understood():
+            with self._call.waiting(), _understood():
                 return self._reader.read_chunk()
         except StopIteration:
             return None
-        finally:
-            self._call.works()
 
     def _check_end(self) -> None:
         """Arrow reports a client that is gone as the end of its stream. gRPC learns both at once, but tells
@@ -162,6 +163,20 @@ def _understood() -> Iterator[None]:
         raise
     except Exception as error:
         raise of_client_stream(error) from None
+
+
+def _read_names(fields: Iterable[pa.Field]) -> None:
+    """Arrow does not look whether names are UTF-8.
+
+    Raises:
+        UnicodeDecodeError: one is not.
+    """
+    for field in fields:
+        _ = field.name
+        kind = storage(field.type)
+        if pa.types.is_dictionary(kind):
+            kind = storage(kind.value_type)
+        _read_names(kind.field(index) for index in range(kind.num_fields))
 
 
 def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> ObjectID:

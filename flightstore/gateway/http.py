@@ -40,8 +40,22 @@ log = logging.getLogger("flightstore.gateway.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_WAITING = ("wait", "events", "put_many", "compose", "batch", "join_batch", "session")
-"""Actions that may wait for something to happen, or for room."""
+_LONG = frozenset(
+    (
+        "wait",
+        "events",
+        "put_many",
+        "compose",
+        "batch",
+        "join_batch",
+        "evict",
+        "spill",
+        "recover",
+        "lease",
+        "session",
+    )
+)
+"""Actions that may take long, or wait for something to happen, or for room."""
 _LINE_BYTES = 16 << 10
 _FIELD_BYTES = 16 << 10
 _MAX_HEADERS = 100
@@ -300,7 +314,7 @@ class HttpServer:
         caller = context.caller(request)
         name = request.match_info["name"]
         raw = await context.body(request).whole(self._limits.max_batch_bytes)
-        call = context.call_waiting if name in _WAITING else context.call
+        call = context.call_waiting if name in _LONG else context.call
         session = session_of(request)
         reply = await call(self._service.act, caller, session, name, memoryview(raw))
         response = web.StreamResponse()

@@ -1,8 +1,7 @@
 """Connections of the HTTP server: how many there are, and that none stays longer than it may.
 
 aiohttp's protocol is wrapped, not changed: everything is handed on. A client that sends no whole request is
-cut off by aiohttp's own timer; one that takes no more of what is still buffered when its connection ends, by
-the sweep here.
+cut off by aiohttp's own timer; one that does not take what is buffered for it, by the sweep here.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Connections:
 
     Args:
         limit: How many there may be.
-        closing_s: How long one that is over may take to send what is buffered.
+        closing_s: How long a client may leave what is buffered for it.
     """
 
     def __init__(self, limit: int, closing_s: float) -> None:
@@ -96,16 +95,18 @@ class Connections:
             await asyncio.sleep(0.005)
 
     async def sweep(self) -> None:
-        """Cut off those that are over and do not end. Runs until it is cancelled."""
+        """Cut off those that are over, or whose buffer is full, and that take nothing. Runs until it is
+        cancelled.
+        """
         loop = asyncio.get_running_loop()
         since: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
         while True:
             await asyncio.sleep(self._closing_s / 4)
             for connection in list(self._of.values()):
                 transport = connection.transport
-                if transport is None or not transport.is_closing():
-                    continue
-                if loop.time() - since.setdefault(connection, loop.time()) >= self._closing_s:
+                if transport is None or not (transport.is_closing() or connection.is_full):
+                    since.pop(connection, None)
+                elif loop.time() - since.setdefault(connection, loop.time()) >= self._closing_s:
                     transport.abort()
 
 
@@ -120,6 +121,8 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.when_lost: set[Callable[[], None]] = set()
         """Called once, when it is gone."""
+        self.is_full = False
+        """Whether the client has yet to take what was written."""
         self.incoming: Incoming | None = None
         """The body that is received past aiohttp."""
         self._begins = True  # whether the next bytes begin a request, as far as is known
@@ -184,9 +187,11 @@ class Connection(asyncio.BufferedProtocol):
         self.inner.eof_received()
 
     def pause_writing(self) -> None:
+        self.is_full = True
         self.inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self.is_full = False
         self.inner.resume_writing()
 
 

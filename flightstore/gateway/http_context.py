@@ -13,6 +13,7 @@ from aiohttp import web
 
 from flightstore.errors import GatewayBusy
 from flightstore.gateway.access import Caller
+from flightstore.gateway.authentication import is_own_page
 from flightstore.gateway.http_bodies import Body
 from flightstore.gateway.http_connection import Connections
 from flightstore.gateway.limits import Limits
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 SESSION_HEADER = "x-flightstore-session"
 _QUICK_THREADS = 32
+_GET_THREADS = 64  # a get may read a spilled object from a storage far away
 
 
 class Knower(Protocol):
@@ -56,13 +58,14 @@ class Context:
         """Uploads that are under way."""
         self._knower = knower
         self._quick = Threads(_QUICK_THREADS, "flightstore-http")
+        self._getting = Threads(_GET_THREADS, "flightstore-http-get")
         self._waiting = Threads(limits.max_connections, "flightstore-http-wait")
         self.upload_threads = Threads(limits.max_uploads, "flightstore-http-upload")
 
     def close(self) -> None:
         """Begin nothing more."""
         self.sender.close()
-        for threads in (self._quick, self._waiting, self.upload_threads):
+        for threads in (self._quick, self._getting, self._waiting, self.upload_threads):
             threads.shutdown()
 
     def caller(self, request: web.BaseRequest, right: str | None = None, what: str = "") -> Caller:
@@ -74,7 +77,9 @@ class Context:
         connection = self.connections.of(request)
         caller = self._knower.caller_of(
             request.headers.get("Authorization"),
-            local=connection is not None and connection.local,
+            local=connection is not None
+            and connection.local
+            and is_own_page(request.headers.get("Host"), request.headers.get("Origin")),
             certificate=_certificate(request),
         )
         if right is not None:
@@ -95,6 +100,10 @@ class Context:
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call that may block, but not for long."""
         return await asyncio.wrap_future(self._quick.submit(function, *args, **kwargs))
+
+    async def call_get(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call that gets an object."""
+        return await asyncio.wrap_future(self._getting.submit(function, *args, **kwargs))
 
     async def call_waiting(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call that may wait for something to happen, in a thread of its own."""

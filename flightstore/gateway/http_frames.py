@@ -55,7 +55,7 @@ class FrameRoutes:
         caller = context.caller(request, READ, "getting objects")
         wanted = m.parse_ref(request.match_info["ref"])
         store = await context.store(request, caller)
-        frame = await context.call(frame_of, store, wanted)
+        frame = await context.call_get(frame_of, store, wanted)
         response = web.StreamResponse(headers=object_headers(frame.held))
         response.content_type = FRAME_TYPE
         if self._by_reference(request, caller, frame):

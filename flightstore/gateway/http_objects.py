@@ -75,7 +75,7 @@ class ObjectRoutes:
         caller = context.caller(request, READ, "getting objects")
         ticket = ticket_of(request.match_info["ref"], request.query)
         store = await context.store(request, caller)
-        found = await context.call(_found, store, ticket)
+        found = await context.call_get(_found, store, ticket, context.limits.max_batch_bytes)
         try:
             return await self._answer(request, found, _etag(found.held, ticket, request), by_id=ticket.id)
         finally:
@@ -88,7 +88,8 @@ class ObjectRoutes:
         if found.num_rows is not None:
             headers["x-flightstore-rows"] = str(found.num_rows)
         headers |= {"ETag": etag, "Accept-Ranges": "bytes", "Vary": f"Authorization, {SESSION_HEADER}"}
-        headers["Cache-Control"] = "private, max-age=31536000, immutable" if by_id else "private, no-cache"
+        whose = "private" if "Authorization" in request.headers or request.secure else "public"
+        headers["Cache-Control"] = f"{whose}, " + ("max-age=31536000, immutable" if by_id else "no-cache")
         if etag_matches(request.headers.get("If-None-Match"), etag, weak=True):
             return answer(304, headers=headers)
         size = found.size_bytes
@@ -201,7 +202,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
 
 
-def _found(store: Store, ticket: Ticket) -> _Found:
+def _found(store: Store, ticket: Ticket, most_bytes: int) -> _Found:
     held = store.get(ticket.ref)
     if isinstance(held, Blob):
         if ticket.columns is not None or ticket.offset or ticket.limit is not None or ticket.hydrate:
@@ -218,11 +219,28 @@ def _found(store: Store, ticket: Ticket) -> _Found:
         return _Found(held, STREAM_TYPE, [(0, held._live.payload)], size, record.num_rows)
     table = rows_of(held.to_arrow(), ticket)
     if ticket.hydrate:
-        from flightstore.gateway.hydrating import hydrated
-
-        table = hydrated(table, ticket.hydrate)
+        table = _hydrated(table, ticket.hydrate, most_bytes)
     stream = stream_of(table.schema, table.to_batches())
     return _Found(held, STREAM_TYPE, list(stream.pieces), stream.layout.stream_bytes, table.num_rows)
+
+
+def _hydrated(table: pa.Table, kinds: list[str], most_bytes: int) -> pa.Table:
+    """The table with plain types, in private memory: a few bytes may stand for gigabytes, so a slice at a
+    time, and no more than `most_bytes`.
+    """
+    from flightstore.gateway.reslicing import DEFAULT_BATCH_BYTES, reader_of
+
+    reader = reader_of(table, DEFAULT_BATCH_BYTES, kinds)
+    batches, nbytes = [], 0
+    for batch in reader:
+        nbytes += batch.get_total_buffer_size()
+        if nbytes > most_bytes:
+            raise InvalidArgument(
+                f"with plain types the table has more than {most_bytes:,} bytes",
+                hint="ask for partitions of it, or get it by Flight, which sends as it goes",
+            )
+        batches.append(batch)
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def _wants_all(ticket: Ticket) -> bool:

@@ -74,7 +74,7 @@ class Incoming:
     def __init__(self, transport: asyncio.Transport, length: int, early: memoryview) -> None:
         self._transport = transport
         self._early = early
-        self._error: Exception | None = None
+        self._is_lost = False
         self._target: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._dropping = False
@@ -116,18 +116,18 @@ class Incoming:
         self._target = target
         try:
             while self.left > wanted:
-                if self._error is not None:
-                    raise self._error
+                if self._is_lost:
+                    raise ConnectionResetError("the client has gone")
                 before = self.left
                 self._waiter = asyncio.get_running_loop().create_future()
                 self._wanted = wanted
                 self._transport.resume_reading()
                 await asyncio.wait([self._waiter], timeout=idle_timeout_s)
-                if self.left == before and self._error is None:
+                if self.left == before and not self._is_lost:
                     raise TimeoutError
         finally:
             self._target = self._waiter = None
-            if self._error is None:
+            if not self._is_lost:
                 self._transport.pause_reading()
         return begin - self.left
 
@@ -161,7 +161,7 @@ class Incoming:
 
     def lost(self) -> None:
         """The connection has ended."""
-        self._error = ConnectionResetError("the client has gone")
+        self._is_lost = True
         self._wake()
 
     def _wake(self) -> None:

@@ -19,7 +19,7 @@ from flightstore.lifecycle.building import Builder
 from flightstore.lifecycle.sealing import new_object
 from flightstore.lifecycle.streaming import TableWriter, stream_bytes
 from flightstore.objects.base import Payload
-from flightstore.objects.foreign import check_batch, check_origin, check_payload
+from flightstore.objects.foreign import check_batch, check_origin, check_payload, check_schema
 from flightstore.store.attached import check_new, deadline_of
 from flightstore.store.local import Store
 from flightstore.types import ObjectID
@@ -67,6 +67,7 @@ class TableUpload:
         """
         object_id = command.object_id
         check_new(command.name, object_id)
+        check_schema(schema)
         self._schema = schema
         self._limit = max_object_bytes
         self._batch_limit = max_batch_bytes

@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -46,7 +45,6 @@ BREAKING_S = 0.5
 """How long breaking off those that have not ended may take after that."""
 CLOSING_S = 1.0
 """How long letting go of leases and store may take after that. All together stay below five seconds."""
-
 MAX_FILES = 65_536
 """How many files and connections the process may have open, if the hard limit lets it."""
 
@@ -161,8 +159,9 @@ class Gateway:
             options["advertise"] = url.partition("://")[2]
         service = self._service_at(self._http_for(listener))
         location = listener.url(listener.host, port)
+        flight = _part("flight")
         try:
-            server = _part("flight").FlightServer(service, self.authenticator, location, **options)
+            server = flight.FlightServer(service, self.authenticator, location, **options)
         except Exception as error:
             raise OSError(
                 0, f"the Flight server did not start: {str(error).splitlines()[0]}", location
@@ -179,7 +178,10 @@ class Gateway:
     def _health_server(self, listener: Listener) -> str:
         health = _part("health")
         url = listener.url(listener.host, listener.port)
-        self._health = health.HealthServer(self.store, url.partition("://")[2])
+        try:
+            self._health = health.HealthServer(self.store, url.partition("://")[2])
+        except RuntimeError:
+            raise OSError(0, "the health service cannot listen there", url) from None
         return listener.url(listener.host, self._health.port)
 
     def _service_at(self, http_url: str | None) -> Service:
@@ -312,7 +314,6 @@ def run(settings: Settings, announce: Callable[[Gateway], None]) -> NoReturn:
         _stop(gateway, signals)
     log.info("stopped")
     logging.shutdown()
-    sys.stdout.flush()
     os._exit(0)
 
 

@@ -36,7 +36,7 @@ __all__ = ["DIRECT_BYTES", "File", "FilePart", "Sender", "Views", "abort", "cut"
 
 DIRECT_BYTES = 64 << 10
 """Shorter bodies are copied into one write together with the headers."""
-_TLS_PIECE_BYTES = 1 << 20
+_TLS_PIECE_BYTES = 256 << 10
 _VECTORS = 64  # views handed to the kernel in one call
 _SENDFILE_BYTES = 1 << 30
 _PATIENCE_MS = 20  # how long a thread waits for room in the socket before it gives the connection back
@@ -220,6 +220,8 @@ class Sender:
                 sock.close()
             else:  # a thread still uses it
                 turn.add_done_callback(lambda done: _close(sock, done))
+            # An error in it refers to this frame, and to what is sent: no circle may keep that.
+            turn = None
 
 
 def _close(sock: socket.socket, done: asyncio.Future[None]) -> None:

@@ -13,8 +13,6 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from pyarrow import flight
-
 from flightstore.gateway.connections import Connection, Connections
 
 if TYPE_CHECKING:
@@ -81,9 +79,7 @@ class Watch:
     def _has_stalled(self, call: Call, taken: float) -> bool:
         if not call.lasting and time.monotonic() - call.began > self._limits.request_timeout_s:
             return True
-        if call.method == flight.FlightMethod.DO_GET:
-            return self._waits_too_long(call, taken)
-        return self._waits_too_long(call)
+        return self._waits_too_long(call, 0.0 if call.is_upload else taken)
 
     def _waits_too_long(self, call: Call, taken: float = 0.0) -> bool:
         since = call.waiting_since

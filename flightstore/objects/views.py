@@ -88,7 +88,7 @@ def _compact(validity: Any, views: Any, *data: Any) -> list[Any]:
     if referred + referred // 4 + _SLACK_BYTES >= total or referred >= 1 << 31:
         return [views, *data]
     fresh = np.where(valid[:, None], table, 0)  # what stands in a null row may be no view at all
-    offsets, joined = _long_values(rows, long, views, data)
+    offsets, joined = _long_values(rows, long, fresh, data)
     fresh[long, 2] = 0
     fresh[long, 3] = offsets[:-1][long]
     return [pa.py_buffer(fresh), joined, *[b""] * (len(data) - 1)]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import msgspec
 from pages import ROOT, tables
 
+from flightstore.gateway.flight_errors import code_of
+from flightstore.gateway.http_answers import status_of
 from flightstore.gateway.service import ACTIONS, MAX_WAIT_S
+from flightstore.wire.faults import named_error
 from flightstore.wire.frames import FrameHeader
 from flightstore.wire.messages import PROTOCOL_VERSION, InfoCommand, PutCommand, Ticket
 
@@ -55,3 +58,13 @@ def test_the_page_lists_every_field_of_tickets_commands_and_frames() -> None:
 def test_the_page_gives_the_numbers() -> None:
     assert f"Protocol version {PROTOCOL_VERSION}." in PAGE
     assert f"longer than {MAX_WAIT_S:.0f} seconds" in PAGE
+
+
+def test_the_page_gives_the_codes_and_statuses_of_errors() -> None:
+    for row in rows_with("errors", "gRPC's code", "HTTP's status"):
+        for name in row["errors"].split(", "):
+            if name != "all others":
+                error = named_error(name)("what happened")
+                assert type(error).__name__ == name
+                assert code_of(error) == row["gRPC's code"], name
+                assert str(status_of(error)) == row["HTTP's status"], name

@@ -12,7 +12,7 @@ import grpc
 import pyarrow as pa
 import pytest
 
-__all__ = ["Raw", "Upload", "batches_of", "message"]
+__all__ = ["Raw", "Upload", "batches_of", "fields_of", "message", "outcome"]
 
 SERVICE = "/arrow.flight.protocol.FlightService/"
 SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65536))
@@ -35,7 +35,7 @@ def _varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
-def _fields(raw: bytes) -> Iterator[tuple[int, bytes]]:
+def fields_of(raw: bytes) -> Iterator[tuple[int, bytes]]:
     """The bytes fields of a protobuf message that has no others."""
     at = 0
 
@@ -60,10 +60,20 @@ def batches_of(messages: list[bytes]) -> pa.Table:
     """The table in the messages of a DoGet."""
     out = bytearray()
     for raw in messages:
-        fields = dict(_fields(raw))
+        fields = dict(fields_of(raw))
         head = fields[2] + b"\0" * (-len(fields[2]) % 8)
         out += b"\xff\xff\xff\xff" + len(head).to_bytes(4, "little") + head + fields.get(1000, b"")
     return pa.ipc.open_stream(bytes(out)).read_all()
+
+
+def outcome(call: Any) -> tuple[str, str]:
+    """Code and text that a call ends with, once all its messages are read."""
+    try:
+        for _ in call:
+            pass
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+    return "OK", ""
 
 
 class Upload:
@@ -83,11 +93,15 @@ class Upload:
         head = schema.serialize().to_pybytes()[8:]
         self.send(message((1, b"\x08\x01" + message((3, name.encode()))), (2, head)))
 
+    def end(self) -> None:
+        """No more messages."""
+        self._messages.put(None)
+
     def error(self) -> Any:
         """What the call ends with."""
         with pytest.raises(grpc.RpcError) as caught:
             list(self.call)
-        self._messages.put(None)
+        self.end()
         return caught.value
 
 

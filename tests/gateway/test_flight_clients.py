@@ -164,6 +164,25 @@ def test_uploads_beyond_the_limit_are_refused(store: fs.Store, serve: Serve) -> 
     assert sorted(info.name or "" for info in store.list()) == ["x", "y"]
 
 
+def test_followers_are_no_uploads(store: fs.Store, serve: Serve) -> None:
+    """And may wait for as long as they like."""
+    server = serve(max_uploads=1, idle_timeout_s=IDLE_S)
+    with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
+        descriptor = flight.FlightDescriptor.for_command(b'{"follow": {}}')
+        following = [client.do_exchange(descriptor) for _ in range(3)]
+        for _, reader in following:
+            assert json.loads(reader.read_chunk().app_metadata.to_pybytes())["events"] == []
+        time.sleep(2 * IDLE_S)
+        writer, replies = client.do_put(flight.FlightDescriptor.for_path("y"), SCHEMA)
+        writer.done_writing()
+        assert replies.read() is not None
+        writer.close()
+        for _, reader in following:
+            [event] = json.loads(reader.read_chunk().app_metadata.to_pybytes())["events"]
+            assert event["name"] == "y"
+            reader.cancel()
+
+
 def test_calls_beyond_the_limit_are_refused(store: fs.Store, serve: Serve) -> None:
     server = serve(max_connections=3)
     with Raw(server.port) as raw:

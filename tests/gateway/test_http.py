@@ -313,3 +313,14 @@ def test_types_that_a_reader_does_not_know_are_sent_as_plain_ones(
     got = read(ask("GET", "/objects/t?hydrate=dictionary,view").body)
     assert got.equals(pa.table({"d": plain, "v": plain.cast(pa.large_string())}))
     assert ask("GET", "/objects/t?hydrate=everything").status == 400
+
+
+@pytest.mark.req("GW-6")
+def test_a_few_bytes_that_stand_for_gigabytes_are_not_sent_as_plain_types(
+    gateway: HttpGateway, ask: HttpClient
+) -> None:
+    run = pa.RunEndEncodedArray.from_arrays(pa.array([1 << 30], pa.int64()), pa.array([1.5]))
+    gateway.store.put(pa.table({"r": run}), name="t")
+    answer = ask("GET", "/objects/t?hydrate=run_end")
+    assert answer.status == 400
+    assert b"ask for partitions of it" in answer.body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import random
 import socket
@@ -163,6 +164,17 @@ def test_a_reader_who_takes_nothing_is_given_up(gateway: HttpGateway, path: str)
         assert until(lambda: gateway.store.stats().leases == 0), "the object is held for ever"
         assert until(lambda: len(gateway.server._context.connections) == 0)
         assert len(everything(sock)) < 32 << 20
+
+
+@pytest.mark.req("GW-6")
+def test_many_requests_whose_answers_nobody_takes(gateway: HttpGateway) -> None:
+    for number in range(100):
+        gateway.store.put(b"1", name=f"some object with a long name {number}")
+    with gateway.socket(receive_bytes=4096) as sock:
+        with contextlib.suppress(OSError):
+            sock.settimeout(1)
+            sock.sendall(b"GET /objects HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
+        assert until(lambda: len(gateway.server._context.connections) == 0, 20 * IDLE_S)
 
 
 def test_many_readers_who_take_nothing_hold_no_thread(gateway: HttpGateway) -> None:
@@ -402,7 +414,9 @@ def requests() -> list[bytes]:
     frame = packed(FrameHeader(kind=3, size_bytes=100, name="f")) + bytes(100)
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(table), table)
     act = b'{"ref": "x"}'
+    large = bytes((1 << 20) + 5)
     return [
+        put("/frames", packed(FrameHeader(kind=3, size_bytes=len(large), name="l")) + large),
         put("/objects/x?evictable=true", table, "Content-Type: application/vnd.apache.arrow.stream\r\n"),
         put("/objects/b", b"12345" * 9, "Content-Type: application/octet-stream\r\n"),
         put("/frames", frame),
@@ -485,3 +499,43 @@ def test_any_name_comes_through(gateway: HttpGateway, ask: HttpClient) -> None:
         assert put.json["name"] == name
         assert ask("GET", f"/objects/{quote(name, safe='')}").body == name.encode()
         assert ask("DELETE", f"/objects/{quote(name, safe='')}").status == 204
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.req("GW-6")
+@pytest.mark.parametrize("stalls", [False, True])
+@pytest.mark.parametrize("what", ["blob", "frame", "table", "small", "get", "get frame", "get by reference"])
+def test_memory_is_let_go_without_the_garbage_collector(
+    gateway: HttpGateway, without_collector: None, what: str, stalls: bool
+) -> None:
+    """A reference that only a collection would end keeps memory for an unknown time."""
+    length = b"Content-Length: 4000000\r\n\r\n"
+    head = b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n" + length
+    frame = packed(FrameHeader(kind=3, size_bytes=4_000_000, name="x"))
+    framed = length.replace(b"4000000", b"%d" % (len(frame) + 4_000_000))
+    requests = {
+        "blob": b"PUT /objects/x" + head + bytes(100_000),
+        "small": b"PUT /objects/x" + head.replace(b"4000000", b"400000") + bytes(100_000),
+        "frame": b"PUT /frames HTTP/1.1\r\nHost: x\r\n" + framed + frame + bytes(100_000),
+        "table": b"PUT /objects/x HTTP/1.1\r\nHost: x\r\n" + length + stream(),
+        "get": b"GET /objects/big HTTP/1.1\r\nHost: x\r\n\r\n",
+        "get frame": b"GET /frames/big HTTP/1.1\r\nHost: x\r\n\r\n",
+        "get by reference": b"GET /frames/big?acknowledge=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    }
+    gateway.store.put(bytes(32 << 20), name="big")
+    with gateway.socket(receive_bytes=4096) as sock:
+        sock.sendall(requests[what])
+        if stalls or what.startswith("get"):
+            assert until(lambda: gateway.store.stats().leases or gateway.server._context.uploads)
+        if stalls:
+            assert until(lambda: len(gateway.server._context.connections) == 0)
+    assert until(lambda: b'kind="http' in gateway.metrics.text())
+    assert until(lambda: gateway.store.stats().pending == 0)
+    assert until(lambda: gateway.store.stats().leases == 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,12 @@ import flightstore as fs
 from flightstore.gateway.incoming import FrameUpload, TableUpload
 from flightstore.gateway.outgoing import frame_of
 from flightstore.memory.copying import copy_pieces
+from flightstore.objects import ipc
 from flightstore.objects.registry import encode
+from flightstore.objects.schemas import fingerprint_of
+from flightstore.testing.children import start
+from flightstore.testing.mutations import mutated
+from flightstore.testing.types.arrow import CATALOGUE
 from flightstore.testing.types.equality import assert_same
 from flightstore.wire.frames import PREFIX_BYTES, FrameHeader, header_bytes, unpacked
 from flightstore.wire.messages import PutCommand
@@ -158,9 +165,45 @@ def test_list_views_that_lead_outside(store: fs.Store) -> None:
     assert is_empty(store)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_that_are_no_text(store: fs.Store, nested: bool) -> None:
+    table = pa.table({"outer": [{"inner": 1}]})
+    raw = bytes(sent(table)).replace(b"inner" if nested else b"outer", b"\xff\xfe\xfd\xfc\xfb")
+    reader = pa.ipc.open_stream(pa.py_buffer(raw))
+    with pytest.raises(fs.InvalidArgument, match="UTF-8"):
+        TableUpload(store, PutCommand(name="t"), reader.schema)
+    header, payload = header_and_bytes(table)
+    layout = ipc.decode_layout(header.layout)
+    changed = payload.replace(b"inner" if nested else b"outer", b"\xff\xfe\xfd\xfc\xfb")
+    fingerprint = fingerprint_of(changed[: layout.schema_bytes])
+    header.layout = ipc.encode_layout(msgspec.structs.replace(layout, fingerprint=fingerprint))
+    with pytest.raises(fs.InvalidArgument, match=r"UTF-8|not what its layout says"):
+        send(store, header, changed)
+    assert is_empty(store)
+
+
 def write_without_end(upload: TableUpload, batch: pa.RecordBatch) -> None:
     while True:
         upload.write(batch)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_null_rows_of_views_that_lead_outside(store: fs.Store, nested: bool) -> None:
+    """Arrow's casts follow them, and end the process."""
+    text = pa.array(["a text longer than twelve bytes", None] * 20 + ["x" * 5000], pa.string_view())
+    validity, views, *data = text.buffers()
+    wild = np.frombuffer(views, np.int32).reshape(-1, 4).copy()
+    wild[1::2] = -(1 << 31), 0, 77, 1 << 30
+    bad = pa.Array.from_buffers(pa.string_view(), len(text), [validity, pa.py_buffer(wild), *data])
+    bad.validate(full=True)
+    column = pa.StructArray.from_arrays([bad], ["s"]) if nested else bad
+    batch = pa.record_batch({"s": column})
+    with TableUpload(store, PutCommand(name="t"), batch.schema) as upload:
+        with pytest.raises(fs.InvalidArgument, match="Arrow refuses"):
+            upload.write(batch)
+    assert is_empty(store)
+    store.put(batch.slice(0, 30), "by somebody local")
+    assert store.get("by somebody local").value().equals(batch.slice(0, 30))
 
 
 def test_limits(store: fs.Store) -> None:
@@ -251,6 +294,60 @@ def test_nothing_of_the_messages_but_values(store: fs.Store) -> None:
         assert obj.to_arrow().slice(0, 3).to_pylist() == batch.to_pylist()
         obj.release()
         del handle
+
+
+SAMPLES = [make for name, make in CATALOGUE.items() if name.endswith(": in chunks") or "layout" in name]
+
+
+def attack(path: str, seed: int, rounds: int) -> dict[str, int]:
+    """Upload streams that were changed on the way; whatever is taken must be readable."""
+    rng = random.Random(seed)
+    outcomes: collections.Counter[str] = collections.Counter()
+    with fs.connect(path) as store:
+        for _ in range(rounds):
+            value = rng.choice(SAMPLES)()
+            if not isinstance(value, pa.Table) or value.num_rows > 10_000:
+                continue
+            raw = bytearray(sent(value))
+            mutated(rng, raw)
+            try:
+                reader = pa.ipc.open_stream(pa.py_buffer(bytes(raw)))
+                schema, batches = reader.schema, list(reader)
+            except (pa.ArrowException, OSError, ValueError, OverflowError, NotImplementedError, TypeError):
+                outcomes["unreadable"] += 1
+                continue
+            try:
+                with TableUpload(store, PutCommand(name="t"), schema) as upload:
+                    for batch in batches:
+                        upload.write(batch)
+                    upload.finish()
+            except (fs.InvalidArgument, fs.NotStorable):
+                outcomes["refused"] += 1
+            else:
+                outcomes["taken"] += 1
+                table = store.get("t").to_arrow()
+                table.validate(full=True)
+                del table
+                store.delete("t")
+        store.recover()
+        assert store.stats().objects == store.stats().pending == 0
+    return dict(outcomes)
+
+
+def sent(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def test_mutated_streams(store: fs.Store, store_dir: Path) -> None:
+    """In a process of its own: a crash would be seen as its death."""
+    with start(attack, str(store_dir), 7, 2000) as process:
+        outcomes = process.result(deadline_s=120)
+    assert outcomes["refused"] > 20
+    assert outcomes["taken"] > 20
+    assert is_empty(store)
 
 
 # --- frames ---

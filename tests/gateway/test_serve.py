@@ -22,6 +22,8 @@ import pytest
 from pyarrow import flight
 
 import flightstore as fs
+from flightstore.gateway import process
+from flightstore.gateway.settings import resolve
 
 from .serving import ROOT, Served, act, client, get
 
@@ -123,7 +125,7 @@ class NoStore:
     def holders_of(self, serial): return []
     def departing(self, object_id): raise NotImplementedError
 
-held = open_object(Mapping(sys.argv[1]).get(NoStore(), "numbers"))
+held = open_object(Mapping(sys.argv[1]).get(lambda object_id: NoStore(), "numbers"))
 print(held.to_arrow().num_rows, flush=True)
 sys.stdin.read()
 print(held.to_arrow().column("n")[-1], flush=True)
@@ -409,6 +411,23 @@ def test_a_port_in_use_is_named_and_nothing_is_left(
     assert "in use" in error["message"]
     assert not store_dir.exists()
     assert os.listdir(place) == []
+
+
+@pytest.mark.parametrize("kind", ["flight", "http", "health"])
+def test_a_port_that_is_taken_meanwhile(
+    place: Path, store_dir: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "no-config"))
+        monkeypatch.setattr(process, "check_free", lambda _host, wanted: wanted)
+        flags = {"store": str(store_dir), "unix": str(place / "s"), kind: f"127.0.0.1:{port}"}
+        settings, _ = resolve({**flags, "capacity": "64MiB"}, environ={})
+        with pytest.raises(OSError, match=str(port)), process.Gateway(settings):
+            pass
+    assert os.listdir(place) == ["store"]
+    with fs.connect(store_dir) as store:
+        assert store.fsck() == []
 
 
 @pytest.mark.req("GW-5")

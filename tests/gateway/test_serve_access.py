@@ -183,6 +183,36 @@ def test_bearer_and_basic_in_all_their_forms(serve: Serve, tokens: Path) -> None
     assert served.end() == 0
 
 
+def test_web_pages_of_others_are_not_trusted_for_being_here(serve: Serve, tokens: Path) -> None:
+    served = serve(*LOOPBACK)
+    url = served.addresses["http"]
+    own = url.removeprefix("http://")
+    port = own.rpartition(":")[2]
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"http://localhost:{port}"},
+        {"Host": "evil.example"},
+        {"Host": f"evil.example:{port}"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Host": "[::1"},
+    ):
+        assert request("POST", url, "/actions/stats", b"{}", **headers)[0] in (400, 401), headers
+        assert get(url, "/objects", **headers)[0] in (400, 401), headers
+    for headers in (
+        {"Origin": url},
+        {"Host": f"localhost:{port}"},
+        {"Host": "[::1]:1"},
+        {"Host": "127.0.0.2"},
+    ):
+        assert request("POST", url, "/actions/stats", b"{}", **headers)[0] == 200, headers
+    assert served.end() == 0
+    secret = token(tokens, "laptop")
+    again = serve("--http", "127.0.0.1:0", "--tokens", str(tokens))
+    assert get(again.addresses["http"], "/objects", **header(secret, Host="store.example"))[0] == 200
+    assert again.end() == 0
+
+
 # --- TLS ---
 
 

@@ -26,6 +26,7 @@ from flightstore.objects.base import (
 from flightstore.objects.foreign import check_batch, check_origin, check_payload
 from flightstore.objects.registry import encode
 from flightstore.testing.children import start
+from flightstore.testing.mutations import mutated
 from flightstore.testing.types.equality import assert_same
 
 from .conftest import open_payload, place
@@ -418,31 +419,6 @@ def test_batches() -> None:
 
 
 # --- mutations ---
-
-
-def mutated(rng: random.Random, raw: bytearray) -> None:
-    """Change some of the bytes: bits, numbers, ranges."""
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        if not raw:
-            return
-        at = rng.randrange(len(raw))
-        how = rng.randrange(5)
-        if how == 0:
-            raw[at] ^= 1 << rng.randrange(8)
-        elif how == 1:
-            raw[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
-        elif how == 2:
-            at &= -4
-            number = rng.choice((-1, 0, 1, 1 << 31, -(1 << 31), (1 << 31) - 1, 1 << 20, len(raw)))
-            raw[at : at + 4] = struct.pack("<q", number)[: len(raw[at : at + 4])]
-        elif how == 3:
-            at &= -8
-            number = rng.choice((-1, 1 << 62, -(1 << 63), (1 << 63) - 1, 1 << 32, 64, len(raw)))
-            raw[at : at + 8] = struct.pack("<q", number)[: len(raw[at : at + 8])]
-        else:
-            length = rng.randrange(1, 65)
-            other = rng.randrange(len(raw))
-            raw[at : at + length] = raw[other : other + length].ljust(len(raw[at : at + length]), b"\0")
 
 
 def touch(value: Any) -> None:
