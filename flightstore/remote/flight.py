@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 import urllib.parse
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,10 @@ _OPTIONS = [
 ]
 _used_in: set[int] = set()
 """Processes, among this one and its ancestors, that used gRPC."""
+_clients: weakref.WeakSet[Any] = weakref.WeakSet()
+_inherited: list[Any] = []
+"""A parent's clients: to end one in a forked child would wait for threads that are not there."""
+os.register_at_fork(after_in_child=lambda: _inherited.extend(_clients))
 
 
 class FlightTransport:
@@ -77,6 +82,7 @@ class FlightTransport:
             )
         except pa.ArrowException as error:
             raise unreachable(self.url, error) from error
+        _clients.add(self._client)
 
     @property
     def url(self) -> str:
