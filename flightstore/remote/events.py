@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from flightstore.abc.events import AbstractSubscribing, EventCallback, Subscription
-from flightstore.errors import EventsMissed, FlightStoreError, GatewayUnreachable, StoreClosed
+from flightstore.errors import EventsMissed, FlightStoreError, GatewayBusy, GatewayUnreachable, StoreClosed
 from flightstore.lifecycle.callbacks import Callbacks
 from flightstore.lifecycle.events import Selection
 from flightstore.remote.attached import Attached
@@ -125,7 +125,7 @@ class RemoteTail:
             self._request.since = page.scanned
             try:
                 self._page = page = self._asked(wait_s)
-            except GatewayUnreachable:
+            except (GatewayUnreachable, GatewayBusy):
                 if not self._patient:
                     raise
                 self._closed.wait(_RETRY_S)
