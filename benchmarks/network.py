@@ -283,14 +283,15 @@ def iperf_gib_per_s(streams: int, *, quick: bool) -> float | None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     server = subprocess.Popen(
-        ["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", port],
+        ["iperf3", "-s", "-1", "--forceflush", "-B", "127.0.0.1", "-p", port],
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         assert server.stdout is not None
-        while "listening" not in server.stdout.readline():
-            pass
+        while "listening" not in (line := server.stdout.readline()):
+            if not line:
+                return None
         command = ["iperf3", "-c", "127.0.0.1", "-p", port, "-J", "-P", str(streams)]
         command += ["-t", "1" if quick else "4"]
         report = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
