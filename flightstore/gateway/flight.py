@@ -24,9 +24,9 @@ from pyarrow import flight
 from flightstore.errors import InvalidArgument, ObjectLost, ObjectNotFound
 from flightstore.gateway import flight_exchange as exchange
 from flightstore.gateway import flight_streams as streams
-from flightstore.gateway.access import READ, WRITE, Caller
+from flightstore.gateway.access import READ, WRITE, Authenticates, Caller
 from flightstore.gateway.connections import Connections
-from flightstore.gateway.flight_calls import MIDDLEWARE, Authenticator, Call, Calls, Metrics, NoHandshake
+from flightstore.gateway.flight_calls import MIDDLEWARE, Call, Calls, Metrics, NoHandshake
 from flightstore.gateway.flight_errors import TRAILER, as_flight_error, code_of, packed_fault
 from flightstore.gateway.hydrating import plain_schema
 from flightstore.gateway.limits import Limits
@@ -103,7 +103,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def __init__(
         self,
         service: Service,
-        authenticator: Authenticator,
+        authenticator: Authenticates,
         location: str,
         *,
         limits: Limits | None = None,

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from pyarrow import flight
 
 from flightstore.errors import FlightStoreError, GatewayBusy, InvalidArgument
-from flightstore.gateway.access import Caller
+from flightstore.gateway.access import Authenticates, Caller
 from flightstore.gateway.authentication import token_in
 from flightstore.gateway.flight_errors import as_flight_error, code_of
 from flightstore.gateway.limits import Limits
@@ -28,7 +28,6 @@ __all__ = [
     "MAX_MESSAGE_HEADER",
     "MIDDLEWARE",
     "SESSION_HEADER",
-    "Authenticator",
     "Call",
     "Calls",
     "Metrics",
@@ -41,18 +40,6 @@ MAX_MESSAGE_HEADER = "x-flightstore-max-message"
 LARGEST_MESSAGE_BYTES = 1 << 30
 SMALLEST_MESSAGE_BYTES = 64 << 10
 MIDDLEWARE = "flightstore"
-
-
-class Authenticator(Protocol):
-    """Who finds out who calls."""
-
-    def caller_of(self, authorization: str | None, *, local: bool, certificate: str | None) -> Caller:
-        """The caller.
-
-        Raises:
-            NotAuthenticated: nobody we know.
-        """
-        ...
 
 
 class Metrics(Protocol):
@@ -149,7 +136,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
 
     def __init__(
         self,
-        authenticator: Authenticator,
+        authenticator: Authenticates,
         limits: Limits,
         metrics: Metrics | None,
         *,

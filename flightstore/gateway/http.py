@@ -23,9 +23,9 @@ from aiohttp import web
 
 import flightstore
 from flightstore.errors import FlightStoreError
-from flightstore.gateway.access import READ
+from flightstore.gateway.access import READ, Authenticates
 from flightstore.gateway.http_answers import answer, error_answer, http_fault, json_answer
-from flightstore.gateway.http_context import Context, Knower, session_of
+from flightstore.gateway.http_context import Context, session_of
 from flightstore.gateway.http_frames import FrameRoutes
 from flightstore.gateway.http_objects import ObjectRoutes
 from flightstore.gateway.limits import Limits
@@ -78,7 +78,7 @@ class HttpServer:
     def __init__(
         self,
         service: Service,
-        authenticator: Knower,
+        authenticator: Authenticates,
         limits: Limits,
         metrics: Metrics,
         *,

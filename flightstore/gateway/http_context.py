@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from flightstore.errors import GatewayBusy
-from flightstore.gateway.access import Caller
+from flightstore.gateway.access import Authenticates, Caller
 from flightstore.gateway.authentication import is_own_page
 from flightstore.gateway.http_bodies import Body
 from flightstore.gateway.http_connection import Connections
@@ -23,7 +23,7 @@ from flightstore.gateway.service import Service
 from flightstore.gateway.threads import Threads
 from flightstore.store.local import Store
 
-__all__ = ["SESSION_HEADER", "Context", "Knower", "session_of"]
+__all__ = ["SESSION_HEADER", "Context", "session_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,22 +33,12 @@ _QUICK_THREADS = 32
 _GET_THREADS = 64  # a get may read a spilled object from a storage far away
 
 
-class Knower(Protocol):
-    """Finds out who calls: gateway.authentication.Authenticator."""
-
-    def caller_of(self, authorization: str | None, *, local: bool, certificate: str | None = None) -> Caller:
-        """Who calls.
-
-        Raises:
-            NotAuthenticated: nobody that is known.
-        """
-        ...
-
-
 class Context:
     """One server's."""
 
-    def __init__(self, service: Service, knower: Knower, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, service: Service, authenticator: Authenticates, limits: Limits, metrics: Metrics
+    ) -> None:
         self.service = service
         self.limits = limits
         self.metrics = metrics
@@ -56,7 +46,7 @@ class Context:
         self.sender = Sender(limits.idle_timeout_s, 2 * (os.cpu_count() or 1) + 2)
         self.uploads = 0
         """Uploads that are under way."""
-        self._knower = knower
+        self._authenticator = authenticator
         self._quick = Threads(_QUICK_THREADS, "flightstore-http")
         self._getting = Threads(_GET_THREADS, "flightstore-http-get")
         self._waiting = Threads(limits.max_connections, "flightstore-http-wait")
@@ -75,7 +65,7 @@ class Context:
             NotAuthenticated, NotAllowed: it is so.
         """
         connection = self.connections.of(request)
-        caller = self._knower.caller_of(
+        caller = self._authenticator.caller_of(
             request.headers.get("Authorization"),
             local=connection is not None
             and connection.local
