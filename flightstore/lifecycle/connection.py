@@ -48,6 +48,7 @@ __all__ = ["Connection"]
 
 T = TypeVar("T")
 NO_ROOM = layout.NO_ROOM
+_CLOSING_WAIT_S = 1.0  # who closes one store must not wait for long for threads that use another
 _READER_PAUSE_S = 0.002
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 _UNDO_WAIT_S = 0.5
@@ -376,13 +377,17 @@ class Connection:
         gate = self.catalog.gate
         if gate._is_owned():  # type: ignore[attr-defined]
             return False  # in a finalizer, in the middle of a transaction of this very thread
-        with gate:
+        if not gate.acquire(timeout=_CLOSING_WAIT_S):
+            return False  # transactions are short: that thread was stopped in one, or left it without its end
+        try:
             self.catalog.close()
             if self.leases.in_use or self.leases.frozen:
                 return False
             self.catalog.end(StoreClosed("this store handle was closed", hint="connect again"))
             self._forget_client()
             return True
+        finally:
+            gate.release()
 
     def close_at_exit(self) -> None:
         """Close what is open, as the interpreter exits: threads that still use the store end quietly.

@@ -312,6 +312,8 @@ def test_at_every_line(store_dir: Path, tmp_path: Path, name: str) -> None:
                 raise
             k += 1
             assert store.stats().leases == 0, "a lease was lost"
+            owned = store._conn.catalog.gate._is_owned()  # type: ignore[attr-defined]
+            assert not owned, f"the catalog's gate stayed shut, interrupted at {interrupter.where}"
             store.delete(["small", "large"])
             store.recover()
             assert list((tmp_path / "spilled").glob("*")) == [], f"interrupted at {interrupter.where}"

@@ -131,6 +131,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "holders": lambda store: store.holders("watched"),
     "join_batch": lambda store: _in_a_batch(store, lambda store, batch: store.join_batch(batch.token).end()),
     "list": lambda store: store.list(),
+    "mapped": lambda store: store.mapped,
     "new_batch": lambda store: store.new_batch().end(),
     "on_added": lambda store: _called_back(store.on_added),
     "on_deleted": lambda store: _called_back(store.on_deleted),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +62,27 @@ def test_a_finalizer_that_closes_a_handle_while_another_is_closed(
     with fs.connect(store_dir) as again:
         again.put(b"works", "name")
         again.destroy()
+
+
+def test_a_thread_that_never_ends_its_transaction_holds_up_no_other_store(store_dir: Path) -> None:
+    stuck = fs.connect(store_dir.with_name("stuck"), capacity="4MiB")
+    gate = stuck._conn.catalog.gate
+    inside, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with gate:
+            inside.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert inside.wait(20)
+        stuck.close()
+        other = fs.connect(store_dir, capacity="4MiB")
+        other.put(b"x", "x")
+        other.destroy()
+    finally:
+        done.set()
+        holder.join()
+    fs.connect(store_dir.with_name("stuck")).destroy()

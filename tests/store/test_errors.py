@@ -14,6 +14,10 @@ from flightstore import errors
 from flightstore.testing.children import child
 
 BUILTINS = {
+    "GatewayBusy": (ConnectionError,),
+    "GatewayUnreachable": (ConnectionError,),
+    "NotAllowed": (PermissionError,),
+    "NotAuthenticated": (PermissionError,),
     "BatchEnded": (RuntimeError,),
     "ObjectNotFound": (KeyError,),
     "GetTimeout": (KeyError, TimeoutError),
