@@ -19,6 +19,7 @@ with the counts it inherited, its fork hooks included.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import itertools
 import linecache
@@ -32,7 +33,16 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["KillPoint", "Line", "Scope", "arm_killer", "arm_recorder", "points_of", "read_record"]
+__all__ = [
+    "KillPoint",
+    "Line",
+    "Scope",
+    "arm_killer",
+    "arm_recorder",
+    "can_be_interrupted",
+    "points_of",
+    "read_record",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +199,17 @@ def arm_killer(point: KillPoint, *, in_grandchild: bool, announce: Callable[[], 
         return on_line if code.co_filename == at.file and code.co_qualname == at.function else None
 
     _arm(on_call)
+
+
+def can_be_interrupted(frame: FrameType) -> bool:
+    """False at line events where no signal handler can run.
+
+    Signals are looked for after calls, at the beginning of functions and at backward jumps. There is none of
+    these between the last instruction of a with block and the call of ``__exit__``, in ``try:``, and between
+    the end of a try block and the C function that is called first in its ``finally:``.
+    """
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()", "abandon()")):
+        return False
+    return not line.startswith("with ") or (opcode.startswith("LOAD_") and opcode != "LOAD_CONST")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dis
-import linecache
 import os
 import signal
 import sys
@@ -25,6 +23,7 @@ from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Gate, wait_until
 from flightstore.testing.faults import stopped
+from flightstore.testing.tracing import can_be_interrupted
 
 pytestmark = pytest.mark.req("FAIL-2")
 
@@ -167,7 +166,7 @@ class Interrupter:
             return None
         if frame.f_code.co_name in ("__del__", "give_back"):
             return None  # Python drops what is raised in a finalizer: Ctrl-C there is as if it never came
-        if event == "line" and _can_be_interrupted(frame):
+        if event == "line" and can_be_interrupted(frame):
             self.left -= 1
             if self.left < 0:
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
@@ -184,20 +183,6 @@ class Interrupter:
         finally:
             sys.settrace(None)
         return False
-
-
-def _can_be_interrupted(frame: FrameType) -> bool:
-    """False at line events where no signal handler can run.
-
-    Signals are looked for after calls, at the beginning of functions and at backward jumps. There is none of
-    these between the last instruction of a with block and the call of ``__exit__``, in ``try:``, and between
-    the end of a try block and the C function that is called first in its ``finally:``.
-    """
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
-    opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-    if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()", "abandon()")):
-        return False
-    return not line.startswith("with ") or (opcode.startswith("LOAD_") and opcode != "LOAD_CONST")
 
 
 def build(store: Store) -> None:
