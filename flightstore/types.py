@@ -248,6 +248,11 @@ class StoreStats:
     """Size of the catalog."""
     catalog_used_bytes: int
     """Bytes of the catalog in use."""
+    evictions: int = 0
+    """Objects dropped to make room, since the store was made."""
+    spills: int = 0
+    """How often objects' memory was given up for a spill file, since the store was made; what objects share
+    counts once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,10 @@ class Counters(msgspec.Struct, array_like=True, gc=False):
     """Ticket of the next waiting create."""
     waiting: int = 0
     """Creates that wait."""
+    evictions: int = 0
+    """Objects that were dropped to make room, since the store was made."""
+    spills: int = 0
+    """How often an extent has given its memory up for a spill file, since the store was made."""
 
 
 decode_counters = msgspec.msgpack.Decoder(Counters).decode
@@ -388,7 +392,9 @@ class WriteTransaction:
         """Write a spill record, new or changed, and keep account of what is in files only."""
         before = self.spill(number)
         was = before.length if before is not None and before.offset < 0 else 0
-        self.counters.spilled_bytes += (record.length if record.offset < 0 else 0) - was
+        now = record.length if record.offset < 0 else 0
+        self.counters.spilled_bytes += now - was
+        self.counters.spills += now > was
         self.txn.put(keys.spill_key(number), encode_record(record))
 
     def next_spill(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from flightstore.errors import FlightStoreError
@@ -39,6 +39,10 @@ _STORE = {
     "spilled_bytes": "bytes of objects that are in spill files only",
     "catalog_bytes": "size of the catalog",
     "catalog_used_bytes": "bytes of the catalog in use",
+}
+_COUNTED = {
+    "evictions": "objects dropped to make room, since the store was made",
+    "spills": "how often memory was given up for a spill file, since the store was made",
 }
 
 
@@ -157,3 +161,5 @@ class _Usage(Collector):
         yield GaugeMetricFamily("flightstore_up", up, value=1)
         for name, text in _STORE.items():
             yield GaugeMetricFamily(f"flightstore_{name}", text, value=getattr(stats, name))
+        for name, text in _COUNTED.items():
+            yield CounterMetricFamily(f"flightstore_{name}", text, value=getattr(stats, name))

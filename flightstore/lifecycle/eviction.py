@@ -110,6 +110,7 @@ def _settle(tx: WriteTransaction, marked: Sequence[Marked], held: set[int]) -> i
         gone = tx.remove_sealed(session, object_id, record)
         freed += extents.give_back(tx, gone.extents)
         tx.drop_continuations(gone)
+        tx.counters.evictions += 1
     return freed
 
 

@@ -111,6 +111,8 @@ def usage(conn: Connection) -> StoreStats:
         leases=sum(counts.values()),
         catalog_bytes=conn.catalog.map_bytes,
         catalog_used_bytes=conn.catalog.used_bytes(),
+        evictions=counters.evictions,
+        spills=counters.spills,
     )
 
 

@@ -271,6 +271,8 @@ def test_curl_into_a_reader(gateway: HttpGateway) -> None:
 @pytest.mark.req("GW-8")
 def test_health_metrics_and_index(gateway: HttpGateway, ask: HttpClient) -> None:
     gateway.store.put(orders(), name="orders")
+    gateway.store.put(b"x" * 1000, evictable=True)
+    assert gateway.store.evict() > 0
     ask("GET", "/objects/orders")
     assert ask("GET", "/health").json == {"healthy": True}
     assert "GET /objects/{ref}" in " ".join(ask("GET", "/").json["routes"])
@@ -278,6 +280,8 @@ def test_health_metrics_and_index(gateway: HttpGateway, ask: HttpClient) -> None
     assert 'flightstore_requests_total{code="200",kind="http GET /objects/{ref}"} 1.0' in text
     assert "flightstore_objects 1.0" in text
     assert "flightstore_up 1.0" in text
+    assert "flightstore_evictions_total 1.0" in text
+    assert "flightstore_spills_total 0.0" in text
     assert 'flightstore_gateway_connections{server="http"} 1.0' in text
 
 

@@ -63,6 +63,7 @@ def test_a_working_set_of_ten_times_the_capacity(store: fs.Store, spilled: Path)
     stats = store.stats()
     assert (stats.objects, stats.used_bytes) == (160, 16 * MIB)
     assert stats.spilled_bytes == 144 * MIB
+    assert (stats.spills, stats.evictions) == (144, 0)
     assert len(files(spilled)) == 144
     chance = random.Random(1)
     for _ in range(400):
