@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,8 @@ class Language:
 
     def missing(self) -> bool:
         """Whether this machine lacks its tools."""
-        return not all(shutil.which(tool[0]) and _succeeds(tool) for tool in self.tools)
+        path = environment()["PATH"]
+        return not all(shutil.which(tool[0], path=path) and _succeeds(tool) for tool in self.tools)
 
     def built(self) -> float:
         """Build it, unless that is done; any number of processes may ask.
@@ -67,14 +69,24 @@ class Language:
 
 
 def environment() -> dict[str, str]:
-    """Everything that the tools download or keep goes into the clone."""
-    return os.environ | {
-        "CARGO_HOME": str(CACHE / "downloads" / "cargo"),
-        "GOCACHE": str(CACHE / "downloads" / "go-build"),
-        "GOFLAGS": "-buildvcs=false -modcacherw",
-        "GOPATH": str(CACHE / "downloads" / "go"),
-        "npm_config_cache": str(CACHE / "downloads" / "npm"),
-    }
+    """Everything that the tools download or keep goes into the clone. They are found where their installers
+    put them, too, when nobody has told the shell.
+    """
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    places = [os.environ.get("PATH", os.defpath), "/usr/local/go/bin", str(home / ".cargo" / "bin")]
+    toolchains = {"RUSTUP_HOME": str(home / ".rustup")} if (home / ".rustup").is_dir() else {}
+    return (
+        toolchains
+        | os.environ
+        | {
+            "PATH": os.pathsep.join(places),
+            "CARGO_HOME": str(CACHE / "downloads" / "cargo"),
+            "GOCACHE": str(CACHE / "downloads" / "go-build"),
+            "GOFLAGS": "-buildvcs=false -modcacherw",
+            "GOPATH": str(CACHE / "downloads" / "go"),
+            "npm_config_cache": str(CACHE / "downloads" / "npm"),
+        }
+    )
 
 
 MAVEN_REPOSITORY = f"-Dmaven.repo.local={CACHE / 'downloads' / 'maven'}"
@@ -129,7 +141,10 @@ LANGUAGES = {
 
 
 def _succeeds(command: tuple[str, ...]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    return (
+        subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=60).returncode
+        == 0
+    )
 
 
 def _checked(command: tuple[str, ...], folder: Path) -> None:
