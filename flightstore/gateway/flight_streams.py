@@ -126,13 +126,17 @@ class Incoming:
             return found
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The batches. None is held here while the next one is received: they may be large."""
         while (chunk := self._next()) is not None:
             if chunk.app_metadata is not None and chunk.app_metadata.size:
                 with self._call.waiting():
                     self._echo(chunk.app_metadata)
             if chunk.data is not None:
                 self._call.bytes_in += chunk.data.get_total_buffer_size()
-                yield chunk.data
+                batches = [chunk.data]
+                del chunk
+                yield batches.pop()
+            chunk = None
         self._check_end()
 
     def _next(self) -> Any:
@@ -191,6 +195,7 @@ def receive_table(store: Store, command: PutCommand, incoming: Incoming) -> Obje
     ) as upload:
         for batch in incoming:
             upload.write(batch)
+            del batch  # not while the next one is received
         return upload.finish()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import functools
 import logging
 import os
@@ -47,6 +48,9 @@ CLOSING_S = 1.0
 """How long letting go of leases and store may take after that. All together stay below five seconds."""
 MAX_FILES = 65_536
 """How many files and connections the process may have open, if the hard limit lets it."""
+
+_M_ARENA_MAX = -8
+_ARENAS = 1
 
 log = logging.getLogger(f"{logs.LOGGER}.process")
 
@@ -289,6 +293,15 @@ def _together(tasks: list[Callable[[], Any]], within_s: float) -> bool:
     return len(done) == len(tasks) and all(done)
 
 
+def _use_few_arenas() -> None:
+    """Let all threads share one arena of the C library's malloc. It makes one for each thread otherwise, and
+    gives little of them back: an upload of 4 GiB took 340 to 765 MiB with them, and 190 to 450 MiB with one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(_M_ARENA_MAX, _ARENAS)
+
+
 def run(settings: Settings, announce: Callable[[Gateway], None]) -> NoReturn:
     """Serve until SIGTERM or SIGINT; SIGHUP reloads. For the main thread. Ends the process, with exit code 0.
 
@@ -301,6 +314,7 @@ def run(settings: Settings, announce: Callable[[Gateway], None]) -> NoReturn:
     """
     logs.configure(settings.log_format, "warning" if settings.quiet else settings.log_level)
     _raise_file_limit()
+    _use_few_arenas()
     # It writes lines of its own to stderr, in the middle of the log, one for each bad handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with Gateway(settings) as gateway, Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP)) as signals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import random
 import socket
 import time
@@ -54,11 +55,18 @@ def frame(body: bytes = BODY) -> bytes:
 
 
 def status(sock: socket.socket) -> int:
-    """Read one answer."""
-    response = http.client.HTTPResponse(sock)
-    response.begin()
-    response.read()
-    return response.status
+    """Read one answer, and not a byte of the next one."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        if not byte:
+            raise http.client.RemoteDisconnected(f"the connection ended after {head!r}")
+        head += byte
+    answer = http.client.parse_headers(io.BytesIO(head.partition(b"\r\n")[2]))
+    left = int(answer.get("Content-Length", "0"))
+    while left:
+        left -= len(sock.recv(left))
+    return int(head.split()[1])
 
 
 def table() -> pa.Table:
