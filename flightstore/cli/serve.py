@@ -67,6 +67,8 @@ def serve(directory: str | None, config: str | None, print_config: bool, **flags
     """
     chosen, sources = resolve({"store": directory or settings().store, **flags}, config=config)
     if not print_config:
+        # Read when Arrow is loaded, which comes now: memory of one large message goes before the next comes.
+        os.environ.setdefault("MIMALLOC_PURGE_DELAY", "0")
         from flightstore.gateway.process import run
 
         run(chosen, lambda gateway: _announce(gateway, quiet=chosen.quiet))
