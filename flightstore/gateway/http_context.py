@@ -107,7 +107,7 @@ class Context:
         """Have something undone; nobody waits for it."""
         try:
             self.upload_threads.submit(function)
-        except RuntimeError:  # the server stops
+        except GatewayBusy:  # the server stops
             function()
 
     def body(self, request: web.BaseRequest) -> Body:

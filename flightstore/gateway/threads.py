@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
+from flightstore.errors import GatewayBusy
+
 __all__ = ["Threads"]
 
 P = ParamSpec("P")
@@ -37,12 +39,12 @@ class Threads(Executor):
         """Have a call made.
 
         Raises:
-            RuntimeError: the threads were shut down.
+            GatewayBusy: the threads were shut down; nothing was begun.
         """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
-                raise RuntimeError(f"{self._name}: shut down")
+                raise GatewayBusy("the gateway is stopping", hint="try again when it has been restarted")
             self._work.append((future, lambda: fn(*args, **kwargs)))
             if self._idle >= len(self._work):
                 self._changed.notify()

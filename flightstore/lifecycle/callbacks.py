@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from flightstore.errors import EventsMissed, StoreClosed
+from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
 from flightstore.lifecycle.events import Selection
 from flightstore.types import Event
 
@@ -128,6 +128,9 @@ class Callbacks:
                 _log.warning("callbacks are too slow: %s", error)
                 continue
             except StoreClosed:
+                return
+            except FlightStoreError as error:
+                _log.error("no more events for callbacks: %s", error)
                 return
             if event is None:
                 return

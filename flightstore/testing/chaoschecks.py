@@ -119,7 +119,10 @@ class Checker:
             failures.append(f"{stats.used_bytes:,} bytes are used by objects of {nbytes:,} at most")
         left = {name: getattr(stats, name) for name in ("pending", "dying", "leases")}
         if any(left.values()):
-            failures.append(f"left behind: {left}")
+            clients = store._conn.clients
+            held = {serial: clients.holders(serial) for serial in clients.counts()}
+            infos = [info for one in lists for info in one if info.refs]
+            failures.append(f"left behind: {left}; pids and references by serial {held}: {infos}")
         if stats.clients > living + 1:
             failures.append(f"{stats.clients} clients, {living + 1} processes")
         return failures

@@ -14,6 +14,7 @@ import gc
 import os
 import random
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
@@ -46,6 +47,7 @@ _OUTCOMES = (
     "forks",
     "interrupts",
     "stuck at exit",
+    "dropped",
     "failures",
     "events",
     "SpillFailed",
@@ -81,10 +83,11 @@ def run(plan: Plan, board: Board, row: int, incarnation: int) -> None:
         pa.table(
             {"n": []}
         )  # imports pandas, if it is there: an import that is interrupted leaves half a module
-        signal.signal(INTERRUPT, _interrupt)
         store = flightstore.connect(plan.store, create=False, busy_timeout=20)
         chance = random.Random(f"{plan.seed}/{row}/{incarnation}")
         hand = Hand(plan.store, store, board, row, chance, Ledger(plan.ledgers), plan.spill_urls)
+        sys.unraisablehook = lambda dropped: _note_dropped(hand, dropped.exc_type, dropped.object)
+        signal.signal(INTERRUPT, _interrupt)
         children: dict[int, int] = {}
         first: _Footprint | None = None
         while not board.over:
@@ -162,6 +165,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def _note_dropped(hand: Hand, kind: type[BaseException], where: object) -> None:
+    """Python drops what is raised in finalizers of every kind; `_in_finalizer` knows those with a name."""
+    hand.board.count(hand.row, "dropped")
+    hand.board.add(hand.row, f" {kind.__name__} dropped in {where!r:.60}, {_where}")
+
+
 def _in_finalizer(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_name in ("__del__", "cb"):
@@ -197,10 +206,10 @@ def _stand_at_gate(hand: Hand, children: dict[int, int]) -> None:
     number = hand.board.gate
     hand.board.begin(hand.row, f"gate {number}")
     hand.let_go()
-    hand.store.recover()  # what an interrupt left behind is undone with the next write
     hand.ids.clear()
     _reap(children)
-    gc.collect()
+    gc.collect()  # an error refers to the frames that it went through, and they to what they had at hand
+    hand.store.recover()  # what finalizers and an interrupt left behind is undone with the next write
     hand.board.conclude(hand.row)
     hand.board.arrive(hand.row, number)
     while hand.board.gate == number and not hand.board.over:

@@ -18,6 +18,8 @@ import pytest
 
 import flightstore
 from flightstore import FlightStoreError, Store, StoreClosed
+from flightstore.lifecycle.callbacks import Callbacks
+from flightstore.lifecycle.events import Selection
 from flightstore.memory import kernel
 from flightstore.testing.children import start
 from flightstore.testing.events import Barrier, Gate, wait_until
@@ -498,6 +500,18 @@ def test_callbacks_that_are_too_slow_are_told_in_the_log(
     store.put(b"", LAST)
     assert last.wait(30)
     assert "callbacks are too slow: you missed" in caplog.text
+
+
+def test_what_ends_callbacks_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Ended:
+        def next(self, deadline: float | None) -> Event | None:
+            raise flightstore.SessionEnded("the session is over")
+
+        def close(self) -> None:
+            pass
+
+    Callbacks(lambda: 0, lambda after: Ended()).add(print, Selection())
+    wait_until(lambda: "no more events for callbacks: the session is over" in caplog.text, what="it is told")
 
 
 def test_the_thread_ends_with_its_handle_or_its_last_callback(store: Store) -> None:

@@ -76,6 +76,13 @@ def test_an_error_is_a_fault_with_a_fitting_status(ask: HttpClient) -> None:
     assert (unknown.status, unknown.json["error"]) == (501, "NotOffered")
 
 
+def test_a_gateway_that_stops_is_busy(gateway: HttpGateway, ask: HttpClient) -> None:
+    """What it still hears is answered with what clients take as: not begun, try elsewhere or later."""
+    gateway.server._context.close()
+    found = ask("POST", "/actions/stat", b'{"ref": "nothing"}')
+    assert (found.status, found.json["error"]) == (503, "GatewayBusy")
+
+
 # --- frames ---
 
 
