@@ -96,7 +96,7 @@ def cases(store: fs.Store, table: pa.Table, tensor: np.ndarray[Any, Any]) -> lis
              lambda: con.from_arrow(table), in_duckdb),
         Case("dask", "to_dask()", "dd.from_pandas(table.to_pandas())", lambda: to_dask(got(), npartitions=8),
              own_dask, dask_sum),
-        Case("numpy", "to_numpy() of a tensor", "tensor.copy()", lambda: got("tensor").to_numpy(),
+        Case("numpy", "to_numpy() of a tensor", "pa.Tensor.to_numpy()", lambda: got("tensor").to_numpy(),
              pa.Tensor.from_numpy(tensor).to_numpy, lambda array: float(array[0].sum())),
         Case("scan", "polars scan, 1 % of the rows, one column", "read all, then filter",
              lambda: scan(got()).filter(wanted).select("n1").collect(),
