@@ -338,10 +338,14 @@ def _refused(kind: pa.DataType, strict: bool, *, nested: bool = True) -> str:
         folded = [kind.field(i).name.lower() for i in range(kind.num_fields)]
         if len(set(folded)) != len(folded):
             return ": two of its fields are of one name to DuckDB"
-        if any("\0" in name for name in folded):
-            return ": there is a NUL in the name of a field"
+        if any("\0" in name or not name for name in folded):
+            return ": a field has no name, or a NUL in it"
     if types.is_dictionary(kind):
+        if _has(kind.value_type, lambda one: types.is_nested(one) or _is_encoded(one)):
+            return ": it misreads dictionaries of anything but plain values"
         return _refused(kind.value_type, strict)
+    if types.is_union(kind) and list(kind.type_codes) != list(range(kind.num_fields)):
+        return ": it numbers the members of a union itself"
     if types.is_fixed_size_list(kind) and _has(kind.value_type, _is_encoded):
         return ": it takes codes for values where a dictionary or run ends are in arrays"
     if types.is_run_end_encoded(kind) and _has(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import uuid
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
 
 import flightstore as fs
 from flightstore.connectors.duckdb import dataset, from_duckdb, query, register, to_duckdb
 from flightstore.testing.children import spawned
+from flightstore.testing.types import strategies
 
 from .arrow_cases import leaves, nestings
 
@@ -274,7 +277,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return [_plain(inner) for inner in value]
     if hasattr(value, "total_seconds"):
-        return ("interval", 0, 0, round(value.total_seconds() * 1e9))
+        return ("interval", 0, 0, _wrapped(int(pa.scalar(value, pa.duration("us")).value) * 1000))
     if isinstance(value, pa.MonthDayNano):
         return ("interval", *value)
     if hasattr(value, "astimezone") and value.tzinfo is not None:
@@ -282,6 +285,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return value.normalize()
     return repr(str(value) if isinstance(value, uuid.UUID) else value)
+
+
+def _wrapped(number: int) -> int:
+    """As 64 bits hold it: DuckDB's intervals are wider than Arrow's, in which the test gets them back."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def attempt(stored: Any) -> tuple[Any, Any]:
@@ -312,6 +320,24 @@ def test_every_type_comes_through_or_is_refused_by_name(shared_store: fs.Store) 
     assert wrong == []
     assert {"dense union", "interval", "decimal256, wide", "list of halffloat"} <= set(refused)
     assert len([name for name in refused if " of " not in name]) <= 5
+
+
+@pytest.mark.req("TYP-1")
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(table=strategies.tables())
+def test_generated_tables_come_through_or_are_refused(shared_store: fs.Store, table: pa.Table) -> None:
+    with contextlib.suppress(fs.NotStorable):
+        shared_store.put(table, "generated", pickle=False)
+        source, _ = attempt(shared_store.get("generated"))
+        assume(source is not None)
+        try:
+            found = duckdb.connect().from_arrow(source).to_arrow_table()
+        except (duckdb.ConversionException, duckdb.InvalidInputException):
+            # Said aloud: an instant beyond DuckDB's; nothing but empty lists over a dictionary.
+            return
+        for ours, theirs in zip(table.columns, found.columns, strict=True):
+            with contextlib.suppress(OverflowError):  # beyond Python's dates: not to be compared here
+                assert plain(theirs) == plain(ours)
 
 
 @pytest.mark.req("TYP-1")

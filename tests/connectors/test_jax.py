@@ -65,19 +65,3 @@ def test_jax(checked: dict[str, str], name: str) -> None:
 def test_all_checks_are_listed(checked: dict[str, str]) -> None:
     assert list(checked) == CHECKS
     assert "jax" not in sys.modules
-
-
-def without_torch(path: str) -> list[str]:
-    """What is said where torch is not installed, or taken for missing."""
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    with fs.connect(path) as store, pytest.raises(fs.MissingExtra) as missing:
-        store.get("x").to("torch")
-    return [missing.value.message, missing.value.hint]
-
-
-@pytest.mark.req("TYP-4")
-def test_a_missing_torch_is_named_with_its_extra(store: fs.Store) -> None:
-    store.put(b"", "x")
-    message, hint = spawned(without_torch, store.path)
-    assert "torch" in message
-    assert "flightstore[torch]" in hint
