@@ -21,6 +21,7 @@ import pytest
 import flightstore as fs
 from flightstore.connectors.dask import from_dask, to_dask
 from flightstore.testing.children import spawned
+from flightstore.testing.types.pandas import CATALOGUE, assert_same_frame
 
 ROWS = 1000
 
@@ -180,6 +181,22 @@ def test_what_is_refused(store: fs.Store) -> None:
             to_dask(obj, **arguments)
     with pytest.raises(fs.InvalidArgument, match="chunks"):
         to_dask(store.get(store.put(np.arange(3))), npartitions=2)
+
+
+@pytest.mark.req("TYP-2")
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if not name.startswith("lone index")])
+def test_every_pandas_type_there_and_back(shared_store: fs.Store, name: str) -> None:
+    """In one partition: joining several, pandas forgets frequencies and the like, Dask or not."""
+    value = CATALOGUE[name]()
+    obj = shared_store.get(shared_store.put(value, "there"))
+    if isinstance(value, pd.DataFrame) and not value.columns.is_unique:
+        with pytest.raises(fs.NotConvertible, match="each label once"):
+            to_dask(obj)
+        return
+    with dask.config.set(scheduler="sync"):
+        lazy = to_dask(obj, npartitions=1)
+        assert_same_frame(value, lazy.compute())
+        assert_same_frame(value, from_dask(lazy, shared_store, "back").value())  # type: ignore[attr-defined]
 
 
 # --- into the store ---
