@@ -8,6 +8,7 @@ which makes it one of floats. Both are found out once, from the whole table.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from flightstore.types import ObjectID
 if TYPE_CHECKING:
     from flightstore.abc import AbstractBatch, AbstractStore
 
-__all__ = ["composed", "frame_of"]
+__all__ = ["composed", "frame_of", "ids_of"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,16 @@ def _extent(table: pa.Table) -> range | None:
             return None if layout.levels else range(rows)
         found = range(*index["range"])
     return found if len(found) == rows else range(rows)
+
+
+def ids_of(collection: Any, put: Callable[[Any], bytes]) -> list[bytes]:
+    """What `put` gives for each partition, in their order."""
+    lazy = collection.map_partitions(_one, put, meta=pd.Series([], dtype=object), enforce_metadata=False)
+    return list(lazy.compute())
+
+
+def _one(part: Any, put: Callable[[Any], bytes]) -> pd.Series:
+    return pd.Series([put(part)], dtype=object)
 
 
 def composed(

@@ -11,16 +11,18 @@ The parts are put in a batch that ends with the call, so that nothing is left of
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle as pickles
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flightstore.connectors import Connector
 from flightstore.connectors._parts import scratch_batch
-from flightstore.errors import InvalidArgument, NotConvertible, NotStorable
+from flightstore.errors import BatchEnded, InvalidArgument, NotConvertible, NotStorable
 from flightstore.objects.base import Object
 from flightstore.objects.extras import require
 from flightstore.types import ObjectID
@@ -32,6 +34,8 @@ __all__ = ["CONNECTOR", "build", "from_dask", "to_dask"]
 
 PARTITION_BYTES = 128 << 20
 """Size of a partition where the caller names none."""
+_here: dict[bytes, AbstractBatch] = {}
+"""Batches of this process that are being filled, by their pickles: its own tasks need not join them."""
 
 
 def to_dask(
@@ -135,7 +139,7 @@ def from_dask(
         with connect() as default:
             return from_dask(collection, default, name, metadata=metadata, timeout=timeout)
     with scratch_batch(store, "partitions of a Dask collection") as batch:
-        parts = _computed(collection, batch, timeout)
+        parts = _computed(collection, kind, batch, timeout)
         if kind == "array":
             return _gathered(collection, parts, store, batch, name, metadata, timeout)
         from flightstore.connectors._dask_frames import composed
@@ -159,25 +163,55 @@ def _kind(collection: Any) -> str:
     )
 
 
-def _computed(collection: Any, batch: AbstractBatch, timeout: float | None) -> list[ObjectID]:
-    """The ids of all partitions in their order, put by the tasks."""
-    dask = require("dask", "from_dask()")
-    travelling, pid = pickles.dumps(batch), os.getpid()
-    put = dask.delayed(_put, pure=False)
-    parts = np.ravel(np.array(collection.to_delayed(), dtype=object))
-    found = dask.compute(*[put(part, travelling, pid, timeout) for part in parts])
+def _computed(collection: Any, kind: str, batch: AbstractBatch, timeout: float | None) -> list[ObjectID]:
+    """The ids of all partitions in their order, put by the tasks: one graph, that nothing is done twice."""
+    travelling = (pickles.dumps(batch), os.getpid(), timeout)
+    _here[travelling[0]] = batch
+    try:
+        return _ids(collection, kind, travelling)
+    finally:
+        del _here[travelling[0]]
+
+
+def _ids(collection: Any, kind: str, travelling: tuple[bytes, int, float | None]) -> list[ObjectID]:
+    if kind == "frame":
+        from flightstore.connectors._dask_frames import ids_of
+
+        found: Any = ids_of(collection, partial(_put_travelling, travelling))
+    else:
+        ones = tuple((1,) * len(lengths) for lengths in collection.chunks)
+        meta = np.empty((0,) * collection.ndim, object)
+        lazy = collection.map_blocks(_put_block, travelling, chunks=ones, dtype=object, meta=meta)
+        found = np.ravel(lazy.compute())
     return [ObjectID(one) for one in found]
+
+
+def _put_travelling(travelling: tuple[bytes, int, float | None], part: Any) -> bytes:
+    return _put(part, *travelling)
+
+
+def _put_block(block: Any, travelling: tuple[bytes, int, float | None]) -> Any:
+    """Put one block of an array; an array with its id."""
+    found = np.empty((1,) * np.ndim(block), object)
+    found[(0,) * np.ndim(block)] = _put(block, *travelling)
+    return found
 
 
 def _put(part: Any, travelling: bytes, pid: int, timeout: float | None) -> bytes:
     """Put one partition: what a task does."""
+    if os.getpid() == pid:
+        return _put_in(_here[travelling], part, timeout)
     batch: AbstractBatch = pickles.loads(travelling)
     try:
-        with batch.activate():
-            return bytes(batch.store.put(part, timeout=timeout))  # Dask takes an ObjectID for bytes
+        return _put_in(batch, part, timeout)
     finally:
-        if os.getpid() != pid:  # it belongs to the process that began it, whose death shall end it
+        with contextlib.suppress(BatchEnded):  # it belongs to the process that began it, whose death ends it
             batch.leave()
+
+
+def _put_in(batch: AbstractBatch, part: Any, timeout: float | None) -> bytes:
+    with batch.activate():
+        return bytes(batch.store.put(part, timeout=timeout))  # Dask takes an ObjectID for bytes
 
 
 def _gathered(

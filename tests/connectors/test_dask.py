@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -20,7 +21,8 @@ import pytest
 
 import flightstore as fs
 from flightstore.connectors.dask import from_dask, to_dask
-from flightstore.testing.children import spawned
+from flightstore.testing.children import spawned, start_spawned
+from flightstore.testing.events import wait_until
 from flightstore.testing.types.pandas import CATALOGUE, assert_same_frame
 
 ROWS = 1000
@@ -276,6 +278,32 @@ def test_a_collection_that_fails_leaves_nothing(store: fs.Store, scheduler: str)
     assert store.get("made").value() == 7  # type: ignore[attr-defined]
     assert (after.objects, after.used_bytes) == (before.objects, before.used_bytes)
     assert store.batches() == []
+
+
+def stop_in_the_middle(path: str) -> None:
+    """Put two partitions of three, and wait to be killed."""
+
+    def stop(part: pd.DataFrame) -> pd.DataFrame:
+        if part["n"].iloc[-1] == ROWS - 1:
+            threading.Event().wait()
+        return part
+
+    with fs.connect(path) as store, dask.config.set(scheduler="threads", num_workers=3):
+        lazy = dd.from_pandas(sample()[["n"]], npartitions=3)
+        from_dask(lazy.map_partitions(stop, meta=lazy._meta), store, "made")
+
+
+@pytest.mark.req("FAIL-2", "FAIL-3")
+def test_a_process_that_is_killed_in_the_middle_leaves_nothing(store: fs.Store) -> None:
+    store.put(7, "made")
+    before = store.stats()
+    with start_spawned(stop_in_the_middle, store.path) as child:
+        wait_until(lambda: store.stats().objects == before.objects + 2, what="two parts")
+        child.kill()
+    store.recover()
+    after = store.stats()
+    assert store.get("made").value() == 7  # type: ignore[attr-defined]
+    assert (after.objects, after.used_bytes) == (before.objects, before.used_bytes)
 
 
 @pytest.mark.req("BAT-1")
