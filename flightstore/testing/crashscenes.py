@@ -44,6 +44,7 @@ __all__ = [
     "open_scene",
     "plain",
     "pattern",
+    "reset",
     "sound",
     "spill_directory",
     "verify_scene",
@@ -141,7 +142,7 @@ def close_scene(scene: Scene) -> None:
             store.recover()
             if store.fsck() or store.stats().leases:
                 raise flightstore.FlightStoreError("not sound")
-        _reset(store)
+        reset(store)
     except flightstore.FlightStoreError:
         _remove(store, scene.bystander)
         return
@@ -202,7 +203,7 @@ def spill_directory(path: str) -> str:
     return os.path.join(tempfile.gettempdir(), os.path.basename(path) + "-spilled")
 
 
-def _reset(store: Store) -> None:
+def reset(store: Store) -> None:
     """Empty the catalog and the arena; serial numbers go on. Requires that nobody holds anything."""
     conn = store._conn
     end = conn.arena.arena_bytes.to_bytes(8, "big")
