@@ -3,7 +3,7 @@
 Lives here: `make_light`. Calls nothing else of flightstore, so that it can come before all imports.
 
 A fork costs what the forking process has in memory: page tables are copied, and what either side writes to
-afterwards is copied page by page. Three things made these processes dearer by half than they need be. Arrow
+afterwards is copied page by page. Three things made these processes dearer than they need be. Arrow
 imports pandas, if it is there, for the first list that becomes an array: 30 MB that no operation of the
 table uses. And LMDB asks for 2 MiB of zeros whenever an environment is opened, which happens on both sides of
 every fork: malloc takes them from its heap once it has seen such a block given back, and then they are zeroed
