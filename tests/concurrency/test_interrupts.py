@@ -33,7 +33,7 @@ ROOT = str(Path(flightstore.__file__).parent)
 
 
 def assert_usable(store: Store) -> None:
-    """This process holds no lock, another thread gets all of them, nothing is left over, the store is sound."""
+    """This process holds no lock, another thread gets all, nothing is left over, the store is sound."""
     conn = store._conn
     # A process that has just forked this one may hold it, for the moment that thawing its leases takes.
     assert conn.control.lock.holder() != os.getpid()
