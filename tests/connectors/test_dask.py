@@ -25,6 +25,8 @@ from flightstore.testing.children import spawned, start_spawned
 from flightstore.testing.events import wait_until
 from flightstore.testing.types.pandas import CATALOGUE, assert_same_frame
 
+from .arrow_cases import leaves, nestings
+
 ROWS = 1000
 
 
@@ -132,6 +134,31 @@ def test_dtypes_are_those_of_the_whole(store: fs.Store) -> None:
     for number in range(4):
         assert dict(lazy.partitions[number].compute(scheduler="sync").dtypes) == dict(eager.dtypes)
     assert_same(eager, lazy.compute(scheduler="sync"))
+
+
+@pytest.mark.req("TYP-1", "TYP-2")
+def test_every_arrow_type_is_as_to_pandas_has_it_or_refused(store: fs.Store) -> None:
+    """One row in each partition, so that nulls are in others than values."""
+    refused = 0
+    for name, array in leaves().items():
+        for around, value in {"": array, **nestings(array)}.items():
+            try:
+                store.put(pa.table({"c": value, "k": [1, 2, 3]}), "t", pickle=False)
+                eager = store.get("t").to_pandas()  # type: ignore[attr-defined]
+            except (fs.NotStorable, NotImplementedError):
+                continue
+            except fs.NotConvertible:
+                with pytest.raises(fs.NotConvertible, match="'c'"):
+                    to_dask(store.get("t"))
+                refused += 1
+                continue
+            lazy = to_dask(store.get("t"), rows_per_partition=1)
+            found = lazy.compute(scheduler="sync")
+            assert dict(found.dtypes) == dict(lazy.dtypes) == dict(eager.dtypes), (name, around)
+            assert found["k"].tolist() == [1, 2, 3]
+            if not around:
+                assert repr(found["c"].tolist()) == repr(eager["c"].tolist()), name
+    assert refused > 20
 
 
 @pytest.mark.req("TYP-2")
