@@ -338,6 +338,7 @@ def render() -> dict[str, str]:
 CONTRACT = {
     "__init__": "AbstractStore",
     "composing": "AbstractComposing",
+    "streaming": "AbstractStreaming",
     "keeping": "AbstractKeeping",
     "sessions": "AbstractSessions",
     "batches": "AbstractBatching",
@@ -347,6 +348,7 @@ CONTRACT = {
 MIXINS = {
     "attached": "Attached",
     "composing": "Composing",
+    "streaming": "Streaming",
     "keeping": "Keeping",
     "sessions": "Sessions",
     "batches": "Batching",
@@ -412,9 +414,10 @@ def make_pages() -> list[Page]:
             "builders.md",
             "Builders",
             "What [`Store.create`](store.md#storecreate) and "
-            "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place. "
+            "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place; and "
+            "[`Store.create_stream`](store.md#storecreate_stream): tables written batch by batch. "
             "The protocols are in `flightstore.abc`.",
-            all_of("flightstore/abc/building.py"),
+            (*all_of("flightstore/abc/building.py"), *all_of("flightstore/abc/streaming.py")[:2]),
         ),
         Page(
             "batches.md",

@@ -34,6 +34,7 @@ from flightstore.store.composing import Composing
 from flightstore.store.events import Subscribing
 from flightstore.store.keeping import Keeping
 from flightstore.store.sessions import Sessions
+from flightstore.store.streaming import Streaming
 from flightstore.store.waiting import in_thread
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
@@ -101,7 +102,7 @@ def connect(
     return store
 
 
-class Store(Composing, Keeping, Sessions, Batching, Subscribing, AbstractStore):
+class Store(Composing, Streaming, Keeping, Sessions, Batching, Subscribing, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 

@@ -64,6 +64,11 @@ def _build_table(store: fs.Store) -> object:
     return store.create_table(pa.schema([("x", pa.int64())]), ASKED // 8, "built table")
 
 
+def _stream(store: fs.Store) -> None:
+    with store.create_stream(pa.schema([("x", pa.int64())]), "streamed") as writer:
+        writer.write(pa.record_batch([range(ASKED // 8)], ["x"]))
+
+
 def _create_and_abort(store: fs.Store) -> None:
     builder = store.create(10)
     store.abort(builder.id)
@@ -116,6 +121,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "contains": lambda store: store.contains("watched"),
     "create": lambda store: store.create(ASKED, "created"),
     "create_now": lambda store: store.create_now(ASKED, "created now"),
+    "create_stream": _stream,
     "create_table": _build_table,
     "current_batch": lambda store: store.current_batch(),
     "delete": _deleted,
