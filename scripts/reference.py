@@ -414,8 +414,8 @@ def make_pages() -> list[Page]:
             "builders.md",
             "Builders",
             "What [`Store.create`](store.md#storecreate) and "
-            "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place; and "
-            "[`Store.create_stream`](store.md#storecreate_stream): tables written batch by batch. "
+            "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in "
+            "place; and [`Store.create_stream`](store.md#storecreate_stream): tables written batch by batch. "
             "The protocols are in `flightstore.abc`.",
             (*all_of("flightstore/abc/building.py"), *all_of("flightstore/abc/streaming.py")[:2]),
         ),

@@ -1,5 +1,5 @@
-"""The part of a remote store that takes tables of unknown length: they are gathered in private memory, and sent
-by the seal. So nothing is in the store before it; a writer that is forgotten, or whose process dies, leaves
+"""The part of a remote store that takes tables of unknown length: they are gathered in private memory, and
+sent by the seal. So nothing is in the store before it; a writer that is forgotten, or whose process dies, leaves
 nothing.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from flightstore.errors import FlightStoreError, InvalidArgument, StoreClosed
+from flightstore.objects.composition import empty_columns
 from flightstore.objects.ipc import expressible, refusing
 from flightstore.remote.attached import Attached
 from flightstore.store.attached import check_new, deadline_of
@@ -120,11 +121,7 @@ class RemoteTableWriter:
 
     def _table(self) -> pa.Table:
         if not len(self._schema):
-            return (
-                pa.table({"": pa.nulls(self.num_rows)})
-                .select([])
-                .replace_schema_metadata(self._schema.metadata)
-            )
+            return empty_columns(self._schema, self.num_rows)
         batches = [batch for _, section in sorted(self._sections.items()) for batch in section.batches()]
         return pa.Table.from_batches(batches, self._schema)
 
