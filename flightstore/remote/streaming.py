@@ -1,6 +1,6 @@
 """The part of a remote store that takes tables of unknown length: they are gathered in private memory, and
-sent by the seal. So nothing is in the store before it; a writer that is forgotten, or whose process dies, leaves
-nothing.
+sent by the seal. So nothing is in the store before it; a writer that is forgotten, or whose process dies,
+leaves nothing.
 """
 
 from __future__ import annotations
