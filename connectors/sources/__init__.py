@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flightstore.connectors.sources.reading import read
     from flightstore.connectors.sources.units import FileUnreadable
+    from flightstore.connectors.sources.writing import FileTaken, WriteResult, write
 
-__all__ = ["FileUnreadable", "read"]
+__all__ = ["FileTaken", "FileUnreadable", "WriteResult", "read", "write"]
 
-_MODULES = {"FileUnreadable": "units", "read": "reading"}
+_MODULES = {
+    "FileTaken": "writing",
+    "FileUnreadable": "units",
+    "WriteResult": "writing",
+    "read": "reading",
+    "write": "writing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Writing Arrow tables to files and to stdout, and files that appear whole or not at all.
+"""Writing Arrow tables to binary files, in each format.
 
 Columns are brought to types that the format has first (conversion.py). Calls pyarrow and msgspec only.
 """
@@ -6,10 +6,8 @@ Columns are brought to types that the format has first (conversion.py). Calls py
 from __future__ import annotations
 
 import io
-import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
@@ -24,31 +22,18 @@ from flightstore.errors import InvalidArgument
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["atomic_file", "write_table"]
+__all__ = ["write_table"]
 
 _BATCH_ROWS = 65_536
 
 
-@contextmanager
-def atomic_file(path: str) -> Iterator[IO[bytes]]:
-    """A file that appears under `path` when the block ends well; otherwise nothing is left.
-
-    It is written under a hidden temporary name in the same directory and renamed, so whatever was there
-    before stays until the new file is whole. Only a SIGKILL leaves the temporary file (``.NAME.*.part``).
-    """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
-
-
-def write_table(table: pa.Table, file: IO[bytes], file_format: str, advance: Advance) -> None:
+def write_table(
+    table: pa.Table,
+    file: IO[bytes],
+    file_format: str,
+    advance: Advance,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Write a table to a binary file.
 
     Args:
@@ -56,21 +41,31 @@ def write_table(table: pa.Table, file: IO[bytes], file_format: str, advance: Adv
         file: Where to; it need not be seekable for the formats that stream.
         file_format: The name of a format that holds tables and is written, as formats.py writes it.
         advance: Called with the number of the table's bytes written since the last call.
+        options: For Arrow's writer of the format.
 
     Raises:
-        InvalidArgument: the format cannot hold a column of the table; names the column.
+        InvalidArgument: the format cannot hold a column of the table; names the column. There is no such
+            option.
         MissingExtra: the format needs a library that is not installed.
     """
     import pyarrow as pa
 
     name = format_of(file_format).name
     write = _WRITERS[name]
+    if options:
+        if name not in _WITH_OPTIONS:
+            raise InvalidArgument(f"writing {name} takes no options, got {', '.join(options)}")
+        write = partial(write, **options)
     table = converted(table, name)
     try:
         with packed_sink(file, packing_of(file_format)) as sink:
             write(table, sink, advance)
     except InvalidArgument:
         raise
+    except TypeError as error:
+        if not options:
+            raise
+        raise InvalidArgument(f"{name} cannot be written with {dict(options)}: {error}") from error
     except (pa.ArrowException, ValueError) as error:
         if isinstance(error, OSError):
             raise
@@ -103,56 +98,59 @@ def _batches(table: pa.Table, advance: Advance) -> Iterator[pa.RecordBatch]:
         advance(batch.nbytes)
 
 
-def _write_parquet(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+def _write_parquet(
+    table: pa.Table, file: IO[bytes], advance: Advance, row_group_size: int = 1 << 20, **options: Any
+) -> None:
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(file, table.schema) as writer:
-        # Each batch becomes a row group: a million rows, as pyarrow's own default has it.
-        for batch in table.to_batches(max_chunksize=1 << 20):
-            writer.write_batch(batch)
-            advance(batch.nbytes)
+    with pq.ParquetWriter(file, table.schema, **options) as writer:
+        # Row groups of a million rows, as pyarrow's own default has it.
+        for at in range(0, table.num_rows, row_group_size):
+            group = table.slice(at, row_group_size)
+            writer.write_table(group, row_group_size)
+            advance(group.nbytes)
 
 
-def _write_arrow(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+def _write_arrow(table: pa.Table, file: IO[bytes], advance: Advance, **options: Any) -> None:
     import pyarrow as pa
 
     # The file format has one dictionary per column; chunks may bring several.
     table = table.unify_dictionaries()
-    with pa.ipc.new_file(file, table.schema) as writer:
+    with pa.ipc.new_file(file, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         for batch in _batches(table, advance):
             writer.write_batch(batch)
 
 
-def _write_arrows(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+def _write_arrows(table: pa.Table, file: IO[bytes], advance: Advance, **options: Any) -> None:
     import pyarrow as pa
 
-    with pa.ipc.new_stream(file, table.schema) as writer:
+    with pa.ipc.new_stream(file, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         for batch in _batches(table, advance):
             writer.write_batch(batch)
 
 
-def _write_orc(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
+def _write_orc(table: pa.Table, file: IO[bytes], advance: Advance, **options: Any) -> None:
     import pyarrow as pa
     from pyarrow import orc
 
-    with orc.ORCWriter(file, compression="zstd") as writer:
+    with orc.ORCWriter(file, **{"compression": "zstd", **options}) as writer:
         writer.write(table.slice(0, 0))
         for batch in _batches(table, advance):
             writer.write(pa.Table.from_batches([batch]))
 
 
-def _write_csv(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    _write_delimited(table, file, advance, ",")
+def _write_csv(table: pa.Table, file: IO[bytes], advance: Advance, **options: Any) -> None:
+    _write_delimited(table, file, advance, **{"delimiter": ",", **options})
 
 
-def _write_tsv(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    _write_delimited(table, file, advance, "\t")
+def _write_tsv(table: pa.Table, file: IO[bytes], advance: Advance, **options: Any) -> None:
+    _write_delimited(table, file, advance, **{"delimiter": "\t", **options})
 
 
-def _write_delimited(table: pa.Table, file: IO[bytes], advance: Advance, delimiter: str) -> None:
+def _write_delimited(table: pa.Table, file: IO[bytes], advance: Advance, **options: Any) -> None:
     from pyarrow import csv
 
-    with csv.CSVWriter(file, table.schema, write_options=csv.WriteOptions(delimiter=delimiter)) as writer:
+    with csv.CSVWriter(file, table.schema, write_options=csv.WriteOptions(**options)) as writer:
         for batch in _batches(table, advance):
             writer.write_batch(batch)
 
@@ -180,7 +178,8 @@ def _json_lines(table: pa.Table, advance: Advance) -> Iterator[bytes]:
             yield encode_lines(batch.to_pylist())
 
 
-_WRITERS: Mapping[str, Callable[[Any, IO[bytes], Advance], None]] = {
+_WITH_OPTIONS = frozenset({"parquet", "arrow", "arrows", "orc", "csv", "tsv"})
+_WRITERS: Mapping[str, Callable[..., None]] = {
     "parquet": _write_parquet,
     "csv": _write_csv,
     "tsv": _write_tsv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from flightstore.connectors.sources.encoders import atomic_file, write_table
+from flightstore.connectors.sources.encoders import write_table
+from flightstore.connectors.sources.writing import atomic_file
 
 __all__ = ["atomic_file", "write_table"]
