@@ -349,6 +349,7 @@ MIXINS = {
     "attached": "Attached",
     "composing": "Composing",
     "streaming": "Streaming",
+    "borrowing": "Borrowing",
     "keeping": "Keeping",
     "sessions": "Sessions",
     "batches": "Batching",
