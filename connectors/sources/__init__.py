@@ -16,25 +16,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flightstore.connectors.sources.adopting import adopt
     from flightstore.connectors.sources.reading import read
+    from flightstore.connectors.sources.routines import (
+        Parts,
+        RoutineReport,
+        chunk,
+        concat,
+        partition,
+        repartition,
+        sort_within,
+    )
     from flightstore.connectors.sources.units import FileUnreadable
     from flightstore.connectors.sources.writing import FileTaken, WriteResult, write
 
-__all__ = ["FileTaken", "FileUnreadable", "WriteResult", "read", "write"]
+__all__ = [
+    "FileTaken",
+    "FileUnreadable",
+    "Parts",
+    "RoutineReport",
+    "WriteResult",
+    "adopt",
+    "chunk",
+    "concat",
+    "partition",
+    "read",
+    "repartition",
+    "sort_within",
+    "write",
+]
 
 _MODULES = {
     "FileTaken": "writing",
     "FileUnreadable": "units",
     "WriteResult": "writing",
+    "adopt": "adopting",
     "read": "reading",
     "write": "writing",
 }
+"""Where names are; those that are not listed are in routines.py."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'routines')}"), name)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -118,9 +119,31 @@ class AbstractStreaming(ABC):
         object_id: ObjectID | None = None,
         metadata: Any = None,
         timeout: float | None = 0,
+        group_bytes: int | None = None,
     ) -> TableWriter:
         """Begin a table that is written batch by batch, and sealed when the last one is there.
 
         Its chunks lie as they were written. Each part waits at most `timeout` for room. Raises as
         :meth:`put`.
+
+        Args:
+            schema: The table's columns.
+            name: As for :meth:`put`.
+            object_id: As for :meth:`put`.
+            metadata: As for :meth:`put`.
+            timeout: As for :meth:`put`, for each part.
+            group_bytes: How much is gathered in private memory before it is written, for each section; None
+            for
+                16 MiB. Less makes more chunks.
+        """
+
+    @abstractmethod
+    def seal_many(self, writers: Iterable[TableWriter], *, timeout: float | None = 0) -> list[ObjectID]:
+        """Seal several tables that are being written: all become visible in one commit, or none.
+
+        Waits at most `timeout` for what room is still needed. After an error all are aborted.
+
+        Raises:
+            InvalidArgument: they are not of this store and session, or one is being written by another
+            thread. StoreFull, SessionEnded, BatchEnded, ObjectExists, StoreClosed: nothing was stored.
         """

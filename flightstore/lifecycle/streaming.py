@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -33,7 +34,7 @@ import msgspec
 import pyarrow as pa
 
 from flightstore.errors import FlightStoreError, InvalidArgument, StoreClosed
-from flightstore.lifecycle import sealing
+from flightstore.lifecycle import freeing, sealing
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.sealing import Assembly, NewObject, new_object
 from flightstore.memory.leases import Lease
@@ -50,7 +51,7 @@ from flightstore.objects.encoding import encode_table, parts_of
 from flightstore.objects.ipc import Stream, expressible, refusing, stream_payload
 from flightstore.types import ObjectID
 
-__all__ = ["GROUP_BYTES", "Section", "TableWriter", "stream_bytes"]
+__all__ = ["GROUP_BYTES", "Section", "TableWriter", "seal_together", "stream_bytes"]
 
 GROUP_BYTES = 16 << 20
 """Batches are gathered until they are so large together."""
@@ -171,19 +172,7 @@ class TableWriter:
         """
         if self._state != "sealed":
             self._check()
-            self._refuse_unfinished()
-            try:
-                with self._lock:
-                    self._state = "being sealed"
-                if self._parts:
-                    self._seal_parts()
-                else:
-                    self._put_whole()
-            except BaseException:
-                self._give_up()
-                raise
-            self._finish("sealed")
-            self._parts = []
+            seal_together(self._conn, (self,), self._deadline())
         return self._id
 
     def abort(self) -> None:
@@ -288,17 +277,44 @@ class TableWriter:
     def _in_order(self) -> list[_Rows]:
         return [self._sections[number] for number in sorted(self._sections)]
 
-    def _put_whole(self) -> None:
-        """Put what was gathered as one table."""
+    def belongs_to(self, conn: Connection, session: int) -> bool:
+        """Whether that is where the table is to be."""
+        return self._conn is conn and self._session == session
+
+    def ready(self) -> NewObject:
+        """Write what is not yet written, and say what is to be sealed: pending, or small enough to be put by
+        the commit itself.
+        """
+        self._check()
+        self._refuse_unfinished()
+        with self._lock:
+            self._state = "being sealed"
+        return self._ready_parts() if self._parts else self._ready_whole()
+
+    def sealed(self) -> None:
+        """It is visible."""
+        self._finish("sealed")
+        self._parts = []
+
+    def give_up(self) -> None:
+        """It will not be sealed."""
+        if self._state != "sealed":
+            self._give_up()
+
+    def _ready_whole(self) -> NewObject:
+        """What was gathered as one table."""
         if len(self._schema):
             batches = [batch for section in self._in_order() for batch in section.gathered()]
             table = pa.Table.from_batches(batches, batches[0].schema if batches else self._schema)
         else:
             table = empty_columns(self._schema, self.num_rows)
         new = new_object(self._session, encode_table(table), self._name, self._id, self._metadata)
-        sealing.put(self._conn, (self._bearing(new),), self._deadline())
+        if self._bearing(new).payload.size_bytes > sealing.SMALL_BYTES:
+            self._parts.append(_Part(new))
+            sealing.write_pending(self._conn, new, self._deadline(), holding=False)
+        return new
 
-    def _seal_parts(self) -> None:
+    def _ready_parts(self) -> NewObject:
         sections = self._in_order()
         for section in sections:
             section.flush(self)
@@ -315,7 +331,29 @@ class TableWriter:
             sealing.write_pending(self._conn, head.new, self._deadline())
             assembled = (head.new, *[part.new for part in parts])
             table.new.assembly = Assembly(assembled, composition.payload, composition.nbytes)
-        sealing.seal(self._conn, table.new)
+        return table.new
+
+
+def seal_together(conn: Connection, writers: Sequence[TableWriter], deadline: float | None) -> None:
+    """Make tables visible in one commit; after an error none of them is, and all are aborted.
+
+    Raises:
+        InvalidArgument: one is still being written; they stay as they are.
+        StoreFull, CatalogFull, SessionEnded, BatchEnded, ObjectExists, StoreClosed: nothing was stored.
+    """
+    for writer in writers:
+        writer._refuse_unfinished()
+    try:
+        new = [writer.ready() for writer in writers]
+        pending = [one for one in new if one.serial]
+        sealing.seal_all(conn, pending, [one for one in new if not one.serial], deadline)
+    except BaseException:
+        for writer in writers:
+            writer.give_up()
+        raise
+    for writer in writers:
+        writer.sealed()
+    freeing.sweep_if_worthwhile(conn)
 
 
 @dataclass(slots=True, eq=False)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from flightstore.errors import FlightStoreError, InvalidArgument, StoreClosed
+from flightstore.errors import FlightStoreError, InvalidArgument, NotOffered, StoreClosed
 from flightstore.objects.composition import empty_columns
 from flightstore.objects.ipc import expressible, refusing
 from flightstore.remote.attached import Attached
 from flightstore.store.attached import check_new, deadline_of
-from flightstore.store.streaming import check_schema
+from flightstore.store.streaming import check_schema, checked_group
 from flightstore.types import ObjectID
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class RemoteSection:
 
 
 class Streaming(Attached):
-    """create_stream."""
+    """create_stream, seal_many."""
 
     def create_stream(
         self,
@@ -197,6 +198,7 @@ class Streaming(Attached):
         object_id: ObjectID | None = None,
         metadata: Any = None,
         timeout: float | None = 0,
+        group_bytes: int | None = None,
     ) -> RemoteTableWriter:
         """As that of a local store, in private memory: `timeout`, for room, is that of the seal."""
         from flightstore.remote.store import RemoteStore
@@ -207,7 +209,17 @@ class Streaming(Attached):
         check_schema(schema)
         deadline_of(timeout)
 
+        checked_group(group_bytes, 1)
+
         def put(table: pa.Table, made: ObjectID) -> None:
             store.put(table, name, object_id=made, metadata=metadata, timeout=timeout)
 
         return RemoteTableWriter(store, schema, object_id, put)
+
+    def seal_many(self, writers: Iterable[Any], *, timeout: float | None = 0) -> list[ObjectID]:
+        """Not offered: tables are sent one by one.
+
+        Raises:
+            NotOffered: always.
+        """
+        raise NotOffered(f"tables cannot be sealed together at {self.url}", hint="put_many() stores several")

@@ -71,6 +71,13 @@ def _stream(store: fs.Store) -> None:
         writer.write(pa.record_batch([range(ASKED // 8)], ["x"]))
 
 
+def _streams(store: fs.Store) -> None:
+    writers = [store.create_stream(pa.schema([("x", pa.int64())])) for _ in range(2)]
+    for writer in writers:
+        writer.write(pa.record_batch([range(10)], ["x"]))
+    store.seal_many(writers)
+
+
 def _create_and_abort(store: fs.Store) -> None:
     builder = store.create(10)
     store.abort(builder.id)
@@ -161,6 +168,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "put_many": lambda store: store.put_many({"put one": bytes(ASKED), "put two": b""}),
     "recover": lambda store: store.recover(),
     "rename": lambda store: store.rename("watched", {"x": "z"}, "renamed"),
+    "seal_many": _streams,
     "select": lambda store: store.select("watched", ["x"], "selected"),
     "session": _session,
     "sessions": lambda store: store.sessions(),
@@ -168,6 +176,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "set_spill": _set_spill,
     "spill": _spill,
     "spill_url": lambda store: store.spill_url,
+    "split": lambda store: store.split("watched", rows=[1]),
     "stat": lambda store: store.stat("watched"),
     "stats": lambda store: store.stats(),
     "subscribe": _subscribed,
