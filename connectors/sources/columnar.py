@@ -37,6 +37,10 @@ def _parquet(place: Place, options: dict[str, Any]) -> Opened:
 
     first = opened()
     metadata, schema = first.metadata, first.schema_arrow
+    for field in schema:
+        if isinstance(field.type, pa.BaseExtensionType) and pa.types.is_dictionary(field.type.storage_type):
+            # Arrow would abort the process.
+            raise ValueError(f"Arrow cannot read column {field.name!r}, an extension of dictionaries")
 
     def units(columns: Sequence[str] | None) -> list[Unit]:
         return [unit(group, columns) for group in range(metadata.num_row_groups)]

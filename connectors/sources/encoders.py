@@ -66,10 +66,11 @@ def write_table(
         if not options:
             raise
         raise InvalidArgument(f"{name} cannot be written with {dict(options)}: {error}") from error
-    except (pa.ArrowException, ValueError) as error:
-        if isinstance(error, OSError):
+    except (pa.ArrowException, ValueError, OSError) as error:
+        what = _culprit(table, write)
+        if isinstance(error, OSError) and (error.errno is not None or not what):
             raise
-        what = _culprit(table, write) or "this table"
+        what = what or "this table"
         raise InvalidArgument(f"{name} cannot hold {what}: {error}", hint=HINT) from error
 
 
@@ -80,7 +81,7 @@ def _culprit(table: pa.Table, write: Callable[[Any, IO[bytes], Advance], None]) 
     for index, field in enumerate(table.schema):
         try:
             write(table.select([index]), io.BytesIO(), lambda _count: None)
-        except (pa.ArrowException, ValueError):
+        except (pa.ArrowException, ValueError, OSError):
             return f"column {field.name!r} ({field.type})"
     return ""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
@@ -136,7 +136,7 @@ def _at(filesystem: Any, path: str, shown: str) -> list[Place]:
     places = []
     for place in _below(filesystem, base or "/", base):
         if _matches(place.path.split("/"), path.split("/")):
-            places.append(place)
+            places.append(replace(place, keys=directory_keys(place.path)))
     return places
 
 

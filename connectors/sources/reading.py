@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,8 +24,9 @@ from flightstore.errors import InvalidArgument
 if TYPE_CHECKING:
     from flightstore.abc import AbstractStore
     from flightstore.objects.table import Table
+    from flightstore.types import ObjectID
 
-__all__ = ["Progress", "read", "read_table", "threads_for"]
+__all__ = ["Progress", "read", "read_into", "read_table", "threads_for"]
 
 Progress = Callable[[int, int], object]
 """``progress(done, total)``: bytes of the files, called in the thread that called."""
@@ -90,8 +92,50 @@ def read(
         MissingExtra: a library for the URL or the format is not installed.
         StoreFull: there is no room.
     """
+    if store is None:
+        from flightstore import connect
+
+        store = connect()
+    object_id = read_into(
+        store,
+        url,
+        name=name,
+        format=format,
+        columns=columns,
+        filter=filter,
+        metadata=metadata,
+        partitions=partitions,
+        threads=threads,
+        progress=progress,
+        storage_options=storage_options,
+        timeout=timeout,
+        **reader_options,
+    )
+    return store.get(object_id)  # type: ignore[return-value]
+
+
+def read_into(
+    store: AbstractStore,
+    url: Any,
+    *,
+    name: str | None = None,
+    format: str | None = None,
+    columns: Sequence[str] | None = None,
+    filter: Any = None,
+    metadata: Any = None,
+    partitions: pa.Schema | bool | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    storage_options: dict[str, Any] | None = None,
+    timeout: float | None = 0,
+    label: str | None = None,
+    **reader_options: Any,
+) -> ObjectID:
+    """`read` that does not take a reference; `label` is what messages call an open file."""
     wanted = _expression(filter)
     places = find(url, storage_options)
+    if label is not None:
+        places = [replace(place, label=label) for place in places]
     counted = _Progress(progress, sum(place.nbytes for place in places))
     planner = Planner(
         places,
@@ -102,10 +146,6 @@ def read(
         options=reader_options,
         advance=counted,
     )
-    if store is None:
-        from flightstore import connect
-
-        store = connect()
     while True:
         try:
             plan = planner.plan()
@@ -115,7 +155,7 @@ def read(
         except Again:
             counted.restart()
     counted.finish()
-    return store.get(writer.id)  # type: ignore[return-value]
+    return writer.id
 
 
 def read_table(

@@ -71,7 +71,9 @@ def explained(label: str, file_format: str) -> Iterator[None]:
     except (FlightStoreError, pa.ArrowMemoryError):
         raise
     except (pa.ArrowException, OSError, ValueError, EOFError, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, FileNotFoundError | PermissionError | InterruptedError) or (
+            isinstance(error, OSError) and error.errno is not None
+        ):
             raise
         raise unreadable(label, file_format, error) from error
 
