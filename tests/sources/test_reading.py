@@ -83,13 +83,16 @@ def test_every_format_in_order(
     assert told[-1] == (path.stat().st_size, path.stat().st_size)
 
 
-def with_names_of(value: pa.Table, back: pa.Table) -> pa.Table:
-    """The table with lists whose items are called so: Parquet calls them "element"."""
-    if "not null" in str(value.schema):
-        # Arrow casts no lists to lists whose items are never null.
-        plain = pa.schema([pa.field("x", pa.large_list(pa.int32()))])
-        return value if back.cast(plain).equals(value.cast(plain)) else back
-    return back.cast(value.schema)
+def assert_same_but_for_names(value: pa.Table, back: pa.Table) -> None:
+    """What lists hold is called "element" by Parquet."""
+    kind = str(value.schema.field("x").type)
+    if "map" in kind or "not null" in kind:  # Arrow's cast does not rename these
+        texts = [
+            one["x"].combine_chunks().to_string(window=1000, container_window=1000) for one in (value, back)
+        ]
+        assert texts[0] == texts[1]
+    else:
+        assert_same(value, back.cast(value.schema) if "list" in kind else back)
 
 
 def refused(stored: Any, path: Path) -> str | None:
@@ -118,7 +121,7 @@ def test_every_type_through_parquet_and_ipc(store: fs.Store, tmp_path: Path, nam
         if end != "parquet":
             assert_same(value, back)
         elif back.schema.equals(value.schema):
-            assert_same(value, with_names_of(value, back))
+            assert_same_but_for_names(value, back)
         else:
             assert back.num_rows == value.num_rows
 
