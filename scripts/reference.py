@@ -481,6 +481,27 @@ def make_pages() -> list[Page]:
             ),
         ),
         Page(
+            "sources.md",
+            "Files and routines",
+            "Reading and writing files, cutting, joining and sorting tables. "
+            "[How to use them](../how-to/files.md). In `flightstore.connectors.sources`.",
+            (
+                entry_of("connectors/sources/reading.py", "read"),
+                entry_of("connectors/sources/writing.py", "write"),
+                entry_of("connectors/sources/writing.py", "WriteResult"),
+                entry_of("connectors/sources/adopting.py", "adopt"),
+                entry_of("connectors/sources/routines.py", "partition"),
+                entry_of("connectors/sources/routines.py", "chunk"),
+                entry_of("connectors/sources/routines.py", "repartition"),
+                entry_of("connectors/sources/routines.py", "concat"),
+                entry_of("connectors/sources/routines.py", "sort_within"),
+                entry_of("connectors/sources/routines.py", "Parts"),
+                entry_of("connectors/sources/routines.py", "RoutineReport"),
+                entry_of("connectors/sources/units.py", "FileUnreadable"),
+                entry_of("connectors/sources/writing.py", "FileTaken"),
+            ),
+        ),
+        Page(
             "storages.md",
             "Spill storages",
             "Where the payload of spilled objects lies outside of memory. "

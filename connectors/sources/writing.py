@@ -7,6 +7,7 @@ file system cannot rename (object stores), the finished files are moved one by o
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -270,14 +271,16 @@ class _Target:
             raise
 
     @contextmanager
-    def temporary_directory(self) -> Iterator[str]:
-        """A hidden directory beside it, that gets the final name when the block ends well."""
+    def temporary_directory(self, overwrite: bool) -> Iterator[str]:
+        """A hidden directory beside it, that gets the final name when the block ends well. One that is
+        replaced is away for the instant between two renames.
+        """
         part = self.beside()
         self.filesystem.create_dir(part, recursive=True)
         try:
             yield part
             if self.is_local:
-                self._rename_directory(part)
+                self._rename_directory(part, overwrite)
             else:
                 self._move_files(part)
         except BaseException:
@@ -285,11 +288,24 @@ class _Target:
                 self.filesystem.delete_dir(part)
             raise
 
-    def _rename_directory(self, part: str) -> None:
+    def _rename_directory(self, part: str, overwrite: bool) -> None:
+        if not overwrite:
+            try:
+                os.rename(part, self.path)  # fails if there is something in it
+            except (FileExistsError, NotADirectoryError) as error:
+                raise self.taken() from error
+            except OSError as error:
+                raise self.taken() if error.errno == errno.ENOTEMPTY else error from error
+            return
         old = self.beside()
         with suppress(FileNotFoundError):
             os.rename(self.path, old)
-        os.rename(part, self.path)
+        try:
+            os.rename(part, self.path)
+        except BaseException:
+            with suppress(OSError):
+                os.rename(old, self.path)
+            raise
         with suppress(FileNotFoundError):
             self.filesystem.delete_dir(old)
 
@@ -304,7 +320,8 @@ class _Target:
             target = self.path + path[path.index(part.rsplit("/", 1)[1]) + len(part.rsplit("/", 1)[1]) :]
             self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
             self.filesystem.move(path, target)
-        self.filesystem.delete_dir(part)
+        with suppress(FileNotFoundError):  # object stores have no directories
+            self.filesystem.delete_dir(part)
 
     def beside(self) -> str:
         """Another hidden name in the same directory."""
@@ -330,7 +347,7 @@ def _write_directory(
         next(one for one in format_of(file_format).extensions)
         + file_format[len(format_of(file_format).name) :]
     )
-    with target.temporary_directory() as part:
+    with target.temporary_directory(overwrite) as part:
         names = []
 
         def write_one(name: str, rows: Any) -> int:
