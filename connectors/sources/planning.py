@@ -6,7 +6,7 @@ widest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from flightstore.connectors.sources.units import Advance, Plan, Unit, conformed,
 from flightstore.connectors.sources.whole import open_whole
 from flightstore.errors import InvalidArgument
 
-__all__ = ["Planner", "known_format"]
+__all__ = ["Planner", "dataset_plan", "known_format"]
 
 _TEXTS = ("csv", "tsv", "jsonl")
 
@@ -171,6 +171,37 @@ def _changed(
         return conformed(found, schema, {name: value for name, value in keys.items() if name in schema.names})
 
     return Unit(unit.label, unit.file_format, unit.nbytes, batches)
+
+
+def dataset_plan(dataset: Any, columns: Sequence[str] | None, wanted: Any) -> Plan:
+    """The plan of a pyarrow dataset: Arrow reads its fragments, Parquet by row groups.
+
+    Raises:
+        InvalidArgument: there is no such column.
+    """
+    whole = dataset.schema
+    schema = whole if columns is None else _selected(whole, list(columns))
+    pieces: list[Any] = []
+    for fragment in dataset.get_fragments(wanted):
+        by_groups = getattr(fragment, "split_by_row_group", None)
+        pieces += by_groups(wanted, whole) if by_groups is not None else [fragment]
+
+    def unit(piece: Any) -> Unit:
+        groups = getattr(piece, "row_groups", None) or []
+        nbytes = sum(group.total_byte_size for group in groups)
+        where = f", row group {groups[0].id}" if groups else ""
+
+        def batches(advance: Advance) -> Iterator[pa.RecordBatch]:
+            scanner = piece.scanner(
+                whole, columns=schema.names, filter=wanted, use_threads=False, batch_readahead=1
+            )
+            yield from conformed(scanner.to_batches(), schema, {})
+            advance(nbytes)
+
+        label = str(getattr(piece, "path", "") or "a fragment of the dataset")
+        return Unit(f"{label}{where}", "a dataset", nbytes, batches)
+
+    return Plan(schema, [unit(piece) for piece in pieces])
 
 
 def _selected(schema: pa.Schema, columns: list[str]) -> pa.Schema:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flightstore.connectors.sources.formats import format_of, stem
 from flightstore.connectors.sources.places import Place, find
-from flightstore.connectors.sources.planning import Planner
+from flightstore.connectors.sources.planning import Planner, dataset_plan
 from flightstore.connectors.sources.units import Advance, Again, Plan, Unit, explained
 from flightstore.errors import InvalidArgument
 
@@ -59,7 +59,8 @@ def read(
 
     Args:
         url: A path, a URL (what pyarrow.fs or fsspec opens: ``s3://``, ``memory://``, ``https://``, ...), a
-            glob, a directory, an open binary file that can be seeked, or a list of them.
+            glob, a directory, an open binary file that can be seeked, a list of them; or a pyarrow dataset,
+            whose fragments are read as its scanner reads them, a row group of Parquet at a time.
         store: Where to; None for the default store.
         name: The object's name; None for none.
         format: ``parquet``, ``csv``, ``tsv``, ``jsonl``, ``json``, ``arrow`` (IPC file, Feather), ``arrows``
@@ -133,6 +134,22 @@ def read_into(
 ) -> ObjectID:
     """`read` that does not take a reference; `label` is what messages call an open file."""
     wanted = _expression(filter)
+    if type(url).__module__.startswith("pyarrow.") and hasattr(url, "get_fragments"):
+        for given, what in (
+            (format, "format"),
+            (partitions, "partitions"),
+            (reader_options, "reader options"),
+        ):
+            if given:
+                raise InvalidArgument(
+                    f"a dataset has its {what} already", hint="give them to pyarrow.dataset"
+                )
+        plan = dataset_plan(url, columns, wanted)
+        counted = _Progress(progress, sum(unit.nbytes for unit in plan.units))
+        with store.create_stream(plan.schema, name, metadata=metadata, timeout=timeout) as writer:
+            _load(plan, writer, threads_for(threads), counted)
+        counted.finish()
+        return writer.id
     places = find(url, storage_options)
     if label is not None:
         places = [replace(place, label=label) for place in places]

@@ -16,6 +16,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv, feather, orc
@@ -256,6 +257,25 @@ def test_over_http(store: fs.Store, tmp_path: Path, table: pa.Table, server: str
     assert sources.read(f"{server}/file.csv.gz", store=store).to_arrow().equals(expected)
     with pytest.raises(FileNotFoundError):
         sources.read(f"{server}/nothing.csv", store=store)
+
+
+def test_a_dataset(store: fs.Store, tmp_path: Path, table: pa.Table) -> None:
+    """With its own way of telling partitions."""
+    for number in range(2):
+        (tmp_path / f"{number}").mkdir()
+        make(tmp_path / f"{number}" / "part.parquet", table.slice(number * 10_000, 10_000))
+    parts = ds.partitioning(pa.schema([("half", pa.int8())]))
+    found = ds.dataset(tmp_path, format="parquet", partitioning=parts)
+    for threads in (1, 3):
+        whole = sources.read(found, store=store, threads=threads).to_arrow()
+        assert whole.drop_columns("half").equals(table)
+        assert whole["half"].to_pylist() == [0] * 10_000 + [1] * 10_000
+    some = sources.read(found, store=store, filter=pc.field("half") == 1, columns=["half", "id"]).to_arrow()
+    assert some["id"].to_pylist() == list(range(10_000, 20_000))
+    memory = sources.read(ds.dataset(table), store=store, columns=["id"]).to_arrow()
+    assert memory.equals(table.select(["id"]))
+    with pytest.raises(fs.InvalidArgument):
+        sources.read(found, store=store, format="csv")
 
 
 # --- what goes wrong ---
