@@ -30,6 +30,8 @@ __all__ = ["Progress", "read", "read_into", "read_table", "threads_for"]
 
 Progress = Callable[[int, int], object]
 """``progress(done, total)``: bytes of the files, called in the thread that called."""
+_MOST_THREADS = 8
+"""Private memory grows with the threads."""
 _SECTION_BYTES = 8 << 20
 """Units of fewer bytes of file are read by one thread, one after the other, and their rows gathered."""
 
@@ -74,7 +76,7 @@ def read(
         partitions: Directories named ``key=value`` become columns: None tells their types (whole numbers,
         else
             text), a schema gives them, False leaves the columns out.
-        threads: How many decode at the same time; None for the CPUs of this process.
+        threads: How many decode at the same time; None for the CPUs of this process, eight at most.
         progress: ``progress(done, total)`` in bytes of the files, called in this thread.
         storage_options: For fsspec, which then opens the URL.
         timeout: As for `Store.put`, for each part.
@@ -216,7 +218,7 @@ def threads_for(threads: int | None) -> int:
         InvalidArgument: it is no number from 1.
     """
     if threads is None:
-        return max(len(os.sched_getaffinity(0)), 1)
+        return min(max(len(os.sched_getaffinity(0)), 1), _MOST_THREADS)
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise InvalidArgument(f"{threads!r} is no number of threads")
     return threads

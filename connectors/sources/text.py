@@ -102,7 +102,7 @@ class Text:
         self._first: Exception | None = None
         self._types: dict[str, pa.DataType] = {}
         self._inferred: pa.Schema | None = None
-        self._names: list[str] = []
+        self._known: pa.Schema | None = None
 
     def open(self) -> tuple[pa.Schema, Callable[[Sequence[str] | None], list[Unit]]]:
         """Look at the file.
@@ -198,40 +198,19 @@ class Text:
         opened = csv.open_csv(
             source, csv.ReadOptions(**read), csv.ParseOptions(**parse), csv.ConvertOptions(**convert)
         )
-        self._names = opened.schema.names
         self._known = opened.schema
         return opened
 
     def _widen(self, index: int, error: pa.ArrowInvalid) -> None:
         """Take the next type for a column that has a value which is none of the one taken so far."""
-        if not self._names:
-            self._names = self._header()
-        name = self._names[index]
+        if self._known is None:  # types are inferred from the first block, so it fits them
+            raise error
+        name = self._known.names[index]
+        current = self._types.get(name, self._known.field(index).type)
         given = _types_of(self._options.get("column_types"))
-        current = self._types.get(name)
-        if current is None:
-            current = (
-                self._known.field(index).type if getattr(self, "_known", None) is not None else pa.null()
-            )
-        if name in given or current not in _TYPES[:-1] or self._names.count(name) > 1:
+        if name in given or current not in _TYPES[:-1] or self._known.names.count(name) > 1:
             raise error
         self._types[name] = _TYPES[_TYPES.index(current) + 1]
-
-    def _header(self) -> list[str]:
-        """The names of the columns, where not even the first block could be read as it was taken for."""
-        from pyarrow import csv
-
-        kept = self._types
-        try:
-            beginning = self._beginning()
-            line = io.BytesIO(beginning[: beginning.find(b"\n") + 1] or beginning)
-            delimiter = self._options.get("delimiter", "\t" if self.name == "tsv" else ",")
-            names: list[str] = csv.read_csv(
-                line, parse_options=csv.ParseOptions(delimiter=delimiter)
-            ).column_names
-            return names
-        finally:
-            self._types = kept
 
     # --- JSON lines ---
 

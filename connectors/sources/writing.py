@@ -93,7 +93,8 @@ def write(
         they are
             not in the files. The order of the rows of a file is that of the table. Private memory holds the
             rows of one file per thread.
-        threads: How many files are written at the same time; None for the CPUs of this process.
+        threads: How many files are written at the same time; None for the CPUs of this process,
+            eight at most.
         progress: ``progress(done, total)`` in bytes of the table, called in this thread.
         storage_options: As for `read`.
         overwrite: Whether what is there already may be replaced; of a directory, all of it, provided that
