@@ -196,7 +196,7 @@ class TableWriter:
 
     def __del__(self) -> None:
         """A writer that is forgotten unsealed is aborted by the next write of this process."""
-        if getattr(self, "_state", "sealed") != "sealed" and self._pid == os.getpid():
+        if getattr(self, "_state", "sealed") != "sealed" and self._parts and self._pid == os.getpid():
             self._conn.abandoned.extend(
                 [sealing.undoing(part.new) for part in self._parts if part.new.serial]
             )
