@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import click
 
-from flightstore.cli import exits
+from flightstore.cli import exits, writers
 from flightstore.cli.completion import OBJECT
 from flightstore.cli.context import (
     common_options,
@@ -150,7 +150,6 @@ def _check_streamable(file_format: str) -> None:
 
 def _to_file(obj: Any, path: str, file_format: str | None) -> None:
     chosen = file_format or ("raw" if obj.kind == "blob" else format_for(path))
-    from flightstore.cli import writers
 
     started = time.perf_counter()
     with writers.atomic_file(path) as file, progress(path, obj.nbytes) as advance:
@@ -178,8 +177,6 @@ def write_object(obj: Any, file: IO[bytes], file_format: str, advance: Advance) 
         why = f"is a {obj.kind}, which cannot" if known.writes else "cannot"
         raise InvalidArgument(f"{_label(obj)} {why} be written as {file_format}", hint=hint)
     if obj.kind == "table":
-        from flightstore.cli import writers
-
         writers.write_table(obj.to_arrow(), file, file_format, advance)
     elif obj.kind == "blob":
         with memoryview(obj.value()) as content:
