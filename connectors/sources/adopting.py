@@ -41,8 +41,7 @@ def adopt(
         name: The object's name.
         metadata: As for `Store.put`.
         timeout: Seconds to wait for room for what cannot be borrowed: columns whose buffers lie outside of
-        the
-            file, which in an uncompressed file are empty ones.
+            the file, which in an uncompressed file are empty ones.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -66,16 +66,14 @@ def read(
         store: Where to; None for the default store.
         name: The object's name; None for none.
         format: ``parquet``, ``csv``, ``tsv``, ``jsonl``, ``json``, ``arrow`` (IPC file, Feather), ``arrows``
-        (IPC
-            stream), ``orc``, ``avro``, ``xlsx``, ``ods``; text may be packed: ``csv.gz``. None goes by the
-            files' extensions.
+            (IPC stream), ``orc``, ``avro``, ``xlsx``, ``ods``; text may be packed: ``csv.gz``. None goes by
+            the files' extensions.
         columns: These columns, in this order; Parquet and ORC read no others.
         filter: Only rows that meet a pyarrow expression (``pc.field("x") > 3``), or pyarrow's list of tuples.
             Row groups that statistics exclude are not read.
         metadata: As for `Store.put`.
         partitions: Directories named ``key=value`` become columns: None tells their types (whole numbers,
-        else
-            text), a schema gives them, False leaves the columns out.
+            else text), a schema gives them, False leaves the columns out.
         threads: How many decode at the same time; None for the CPUs of this process, eight at most.
         progress: ``progress(done, total)`` in bytes of the files, called in this thread.
         storage_options: For fsspec, which then opens the URL.

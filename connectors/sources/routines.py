@@ -133,9 +133,8 @@ def partition(
     Args:
         obj: A stored table: object, name or id.
         by: ``hash``: rows of equal values in `columns` go to the same of `n` parts, by a hash that is the
-        same
-            everywhere and in every version (`flightstore.connectors.sources.hashing` says which). Rows are
-            copied. ``range``: by the values of one column; `boundaries` are the first values of the second,
+            same everywhere and in every version (`flightstore.connectors.sources.hashing` says which). Rows
+            are copied. ``range``: by the values of one column; `boundaries` are the first values of the second,
             third, ... part, or are reckoned for `n` parts of about as many rows. Nulls and NaN go to the
             last. Rows are copied. ``value``: a part for each combination of values in `columns`, in the order
             in which they first occur. Rows are copied.

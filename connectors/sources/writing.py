@@ -98,8 +98,7 @@ def write(
         progress: ``progress(done, total)`` in bytes of the table, called in this thread.
         storage_options: As for `read`.
         overwrite: Whether what is there already may be replaced; of a directory, all of it, provided that
-        there
-            is nothing in it but files of tables.
+            there is nothing in it but files of tables.
         writer_options: For Arrow's writer of the format: keyword arguments of ``ParquetWriter`` (and
             ``row_group_size``), ``ORCWriter``, ``pyarrow.csv.WriteOptions``, ``pyarrow.ipc.IpcWriteOptions``.
 

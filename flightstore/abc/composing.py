@@ -129,8 +129,7 @@ class AbstractComposing(ABC):
         Args:
             ref: A table: name, id, or object of this store.
             rows: Numbers of the rows at which parts begin, ascending; the first part begins at row 0. So
-            there
-                is one part more than numbers.
+                there is one part more than numbers.
             columns: For each part its columns, instead.
             names: For each part its name, or None.
             metadata: As for :meth:`put`, for each.
@@ -141,5 +140,6 @@ class AbstractComposing(ABC):
 
         Raises:
             InvalidArgument: it is no table of this store; there are no such rows or columns, not as many
-            names. ObjectNotFound, StoreFull, StoreBusy: as :meth:`with_columns`.
+                names.
+            ObjectNotFound, StoreFull, StoreBusy: as :meth:`with_columns`.
         """

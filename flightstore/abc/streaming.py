@@ -133,8 +133,7 @@ class AbstractStreaming(ABC):
             metadata: As for :meth:`put`.
             timeout: As for :meth:`put`, for each part.
             group_bytes: How much is gathered in private memory before it is written, for each section; None
-            for
-                16 MiB. Less makes more chunks.
+                for 16 MiB. Less makes more chunks.
         """
 
     @abstractmethod
@@ -145,5 +144,6 @@ class AbstractStreaming(ABC):
 
         Raises:
             InvalidArgument: they are not of this store and session, or one is being written by another
-            thread. StoreFull, SessionEnded, BatchEnded, ObjectExists, StoreClosed: nothing was stored.
+                thread.
+            StoreFull, SessionEnded, BatchEnded, ObjectExists, StoreClosed: nothing was stored.
         """

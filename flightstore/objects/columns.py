@@ -438,8 +438,7 @@ def _made_of(obj: Object, connector: Connector | None, source: Source, columns: 
 def composed(
     obj: Object, connector: Connector | None, wanted: Source, streams: Sequence[Stream] = ()
 ) -> Composition:
-    """A new object of columns of `obj`, which is kept until it is stored; its connector adapts the
-    metadata."""
+    """A new object of columns of `obj`, which it keeps until it is stored; the connector adapts metadata."""
     adapt: Callable[[pa.Schema, int], pa.Schema] | None = connector.adapt if connector is not None else None
     if adapt is not None:
         wanted = wanted._replace(schema=adapt(wanted.schema, wanted.num_rows))
