@@ -134,10 +134,10 @@ def partition(
         obj: A stored table: object, name or id.
         by: ``hash``: rows of equal values in `columns` go to the same of `n` parts, by a hash that is the
             same everywhere and in every version (`flightstore.connectors.sources.hashing` says which). Rows
-            are copied. ``range``: by the values of one column; `boundaries` are the first values of the second,
-            third, ... part, or are reckoned for `n` parts of about as many rows. Nulls and NaN go to the
-            last. Rows are copied. ``value``: a part for each combination of values in `columns`, in the order
-            in which they first occur. Rows are copied.
+            are copied. ``range``: by the values of one column; `boundaries` are the first values of the
+            second, third, ... part, or are reckoned for `n` parts of about as many rows. Nulls and NaN go to
+            the last. Rows are copied. ``value``: a part for each combination of values in `columns`, in the
+            order in which they first occur. Rows are copied.
             ``rows``: `n` runs of rows, as even as can be; shares what `chunk` shares.
             ``column``: by columns: `columns` is a list of lists of names, or `n` groups of neighbours.
             Nothing is copied.

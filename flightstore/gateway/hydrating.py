@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import lib
 
 from flightstore.errors import InvalidArgument, NotConvertible
 
@@ -107,10 +108,10 @@ def _of_plain_children(kind: pa.DataType, kinds: Collection[str]) -> pa.DataType
     if types.is_fixed_size_list(kind):
         return pa.list_(fields[0], kind.list_size)
     makers = {
-        pa.lib.Type_LIST: pa.list_,
-        pa.lib.Type_LARGE_LIST: pa.large_list,
-        pa.lib.Type_LIST_VIEW: pa.list_view,
-        pa.lib.Type_LARGE_LIST_VIEW: pa.large_list_view,
+        lib.Type_LIST: pa.list_,
+        lib.Type_LARGE_LIST: pa.large_list,
+        lib.Type_LIST_VIEW: pa.list_view,
+        lib.Type_LARGE_LIST_VIEW: pa.large_list_view,
     }
     return makers[kind.id](fields[0])
 
@@ -235,11 +236,11 @@ def _bits(array: pa.Array) -> pa.Buffer | None:
 
 
 _NESTED = {
-    pa.lib.Type_LIST: _lists,
-    pa.lib.Type_LARGE_LIST: _lists,
-    pa.lib.Type_MAP: _lists,
-    pa.lib.Type_FIXED_SIZE_LIST: _fixed_lists,
-    pa.lib.Type_STRUCT: _structs,
-    pa.lib.Type_SPARSE_UNION: _unions,
-    pa.lib.Type_DENSE_UNION: _unions,
+    lib.Type_LIST: _lists,
+    lib.Type_LARGE_LIST: _lists,
+    lib.Type_MAP: _lists,
+    lib.Type_FIXED_SIZE_LIST: _fixed_lists,
+    lib.Type_STRUCT: _structs,
+    lib.Type_SPARSE_UNION: _unions,
+    lib.Type_DENSE_UNION: _unions,
 }

@@ -135,7 +135,7 @@ class RemoteBuilder:
 class RemoteTableBuilder(TableBuilder):
     """A table being built in private memory: filled as a local one, and sent by the seal."""
 
-    _builder: RemoteBuilder  # type: ignore[assignment]
+    _builder: RemoteBuilder
 
     def __init__(
         self,

@@ -199,7 +199,8 @@ class _Connection(http.client.HTTPConnection):
         """Connect, if that is to be done, and set how long to wait for each sign of life."""
         if self.sock is None:
             self.connect()
-        self.sock.settimeout(timeout_s)
+        sock: Any = self.sock
+        sock.settimeout(timeout_s)
 
     def has_something_to_read(self) -> bool:
         """Whether the gateway said something that nobody asked for, such as that it is gone."""
