@@ -7,11 +7,11 @@ Lists of any length and rows of one long run may hydrate to far more than they t
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import lib
 
 from flightstore.errors import InvalidArgument, NotConvertible
 
@@ -21,6 +21,7 @@ DICTIONARY, RUN_END, VIEW = KINDS = ("dictionary", "run_end", "view")
 """What can be asked for."""
 
 types = pa.types
+lib: Any = import_module("pyarrow.lib")
 
 
 def check_kinds(kinds: Collection[str]) -> None:

@@ -35,7 +35,7 @@ __all__ = ["TableBuilder"]
 class TableBuilder:
     """A table being built; implements abc.TableBuilder."""
 
-    _builder: Any  # a Builder, or what stands for one behind a gateway
+    _builder: Builder
 
     def __init__(
         self,

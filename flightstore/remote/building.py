@@ -135,7 +135,7 @@ class RemoteBuilder:
 class RemoteTableBuilder(TableBuilder):
     """A table being built in private memory: filled as a local one, and sent by the seal."""
 
-    _builder: RemoteBuilder
+    _builder: RemoteBuilder  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -147,7 +147,8 @@ class RemoteTableBuilder(TableBuilder):
     ) -> None:
         payload = self._planned(schema, num_rows)
         self._long_metadata = False
-        self._builder = RemoteBuilder(store, payload, header_of(payload), timeout)
+        builder = RemoteBuilder(store, payload, header_of(payload), timeout)
+        self._builder = builder  # pyright: ignore[reportIncompatibleVariableOverride]
         self._builder._header.num_rows = num_rows
 
     @property
