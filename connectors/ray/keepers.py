@@ -1,0 +1,292 @@
+"""Keepers: the actors that hold Ray's memory for as long as objects of a store are borrowed from it.
+
+Two for each node and store. A keeper holds *buffers of the deserialised value*: with no more than an ObjectRef
+held, Ray spills the object and uses its memory for others. Its process is a client of the store, and stands in
+each loan as one that keeps it; when all of them are dead the store says ObjectLost.
+
+What is held, and until when:
+
+- `hold` comes first, before there is a loan: the buffers are held for the one who asks, by his process id and
+  its start, until he says `settled` or is dead. So nothing is let go of between asking and borrowing, and
+  nobody who dies in between leaves something behind.
+- From then on until no loan of the store that names this keeper covers the place.
+
+Both are looked at together, under a lock, after each event of a deletion and once a second. What was deleted
+is reclaimed when its last reader has gone, by anybody's next write; a keeper sees to it that there is one. A
+keeper that holds nothing for a while ends, and so frees its name; one that was asked meanwhile answers with
+its death, and the asker makes another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from typing import Any, NamedTuple
+
+import flightstore
+from flightstore.connectors.ray.memory import NotMappable, Place, buffers_of, descriptor_of, place_of, start_of
+from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
+
+__all__ = ["NAMESPACE", "Keeper", "Keeping", "keep"]
+
+NAMESPACE = "flightstore"
+"""The actors' namespace in Ray."""
+KEEPERS = 2
+"""For each node and store: one may die, and nothing changes."""
+LOOK_S = 1.0
+"""How often a keeper looks at the loans without being told to."""
+RECOVER_S = 5.0
+"""How often it reclaims, while it holds something."""
+IDLE_S = 30.0
+"""How long it stays when it holds nothing."""
+ATTEMPTS = 20
+"""How often to ask for a keeper whose predecessor is just ending."""
+
+
+class Ticket(NamedTuple):
+    """For whom something is held before there is a loan."""
+
+    number: bytes
+    pid: int
+    started: int
+
+    @classmethod
+    def new(cls) -> Ticket:
+        """One of this process's, that nobody else has."""
+        return cls(os.urandom(16), os.getpid(), start_of(os.getpid()) or 0)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still is."""
+        return start_of(self.pid) == self.started
+
+
+class Held(NamedTuple):
+    """What a keeper answers."""
+
+    client_id: int
+    place: Place
+    path: str
+
+
+class _Holding:
+    """The buffers of one place, and for whom."""
+
+    def __init__(self, path: str, place: Place) -> None:
+        self.path = path
+        self.place = place
+        self.buffers: list[Any] = []
+        self.tickets: set[Ticket] = set()
+
+    def is_within(self, loan: Any) -> bool:
+        """Whether a loan covers some of it."""
+        start = self.place.offset
+        return bool(
+            loan.path == self.path
+            and loan.offset < start + self.place.length
+            and start < loan.offset + loan.length
+        )
+
+
+class Keeper:
+    """The class of the actors. Its methods run one after the other; a thread looks at the loans."""
+
+    def __init__(self, store: str) -> None:
+        self._path = store
+        self._store = flightstore.connect(store, create=False)
+        self._lock = threading.Lock()
+        self._holdings: list[_Holding] = []
+        self._idle_since = time.monotonic()
+        threading.Thread(target=self._watch, name="flightstore-keeper", daemon=True).start()
+
+    def hold(self, refs: list[Any], ticket: Ticket) -> Held:
+        """Hold the value of ``refs[0]`` where it lies on this node.
+
+        Raises:
+            NotMappable: it does not lie where others could map it.
+        """
+        import ray
+
+        buffers = buffers_of(ray.get(refs[0]))
+        place = place_of(buffers)
+        path = descriptor_of(place)
+        with self._lock:
+            self._connect_again()
+            holding = next((one for one in self._holdings if one.place.is_at(place)), None)
+            if holding is None:
+                holding = _Holding(path, place)
+                self._holdings.append(holding)
+            holding.buffers = buffers  # after it is in the list: an interrupt leaves nothing unaccounted
+            holding.tickets.add(ticket)
+            return Held(self._store.client_id, place, path)
+
+    def settled(self, number: bytes) -> None:
+        """Whoever asked is done: there is a loan by now, or there will be none."""
+        with self._lock:
+            for holding in self._holdings:
+                holding.tickets = {one for one in holding.tickets if one.number != number}
+
+    def leave(self) -> None:
+        """End, if nothing is held."""
+        import ray
+
+        with self._lock:
+            if self._holdings:
+                return
+            self._store.close()
+        ray.actor.exit_actor()
+
+    def status(self) -> dict[str, int]:
+        """Process id, and how many places and bytes are held."""
+        with self._lock:
+            return {
+                "pid": os.getpid(),
+                "places": len(self._holdings),
+                "nbytes": sum(one.place.length for one in self._holdings),
+            }
+
+    def _connect_again(self) -> None:
+        """Where the store was destroyed and made anew, to the new one."""
+        try:
+            self._store.stats()
+        except StoreClosed:
+            self._holdings.clear()
+            self._store.close()
+            self._store = flightstore.connect(self._path, create=False)
+
+    # --- the thread ---
+
+    def _watch(self) -> None:
+        subscription: Any = None
+        recovered = 0.0
+        while True:
+            try:
+                if subscription is None:
+                    subscription = self._store.subscribe(kinds=["deleted"])
+                deleted = subscription.poll(LOOK_S) is not None
+                while subscription.poll(0) is not None:
+                    pass
+            except EventsMissed:
+                deleted = True
+            except FlightStoreError:  # closed or destroyed; what is held goes with the next look
+                subscription, deleted = None, False
+                time.sleep(LOOK_S)
+            now = time.monotonic()
+            due = deleted or now - recovered >= RECOVER_S
+            if self._look(reclaim=due):
+                self._idle_since = now
+            elif now - self._idle_since >= IDLE_S:
+                self._end_soon()
+            if due:
+                recovered = now
+
+    def _look(self, *, reclaim: bool) -> int:
+        """Let go of what nobody needs; how many places are still held."""
+        with self._lock:
+            if not self._holdings:
+                return 0
+            try:
+                if reclaim:
+                    self._store.recover()
+                mine = self._store.client_id
+                loans = [loan for loan in self._store.loans() if mine in loan.keepers]
+            except StoreClosed:
+                loans = []
+            except FlightStoreError:
+                return len(self._holdings)  # busy: look again
+            kept = []
+            for holding in self._holdings:
+                holding.tickets = {one for one in holding.tickets if one.is_alive}
+                if holding.tickets or any(holding.is_within(loan) for loan in loans):
+                    kept.append(holding)
+            self._holdings = kept
+            return len(kept)
+
+    def _end_soon(self) -> None:
+        import ray
+
+        self._idle_since = time.monotonic()
+        ray.get_runtime_context().current_actor.leave.remote()
+
+
+class Keeping:
+    """The keepers of this node, asked to hold a value until :meth:`settle` says that its loan is made."""
+
+    def __init__(self, actors: list[Any]) -> None:
+        self._actors = actors
+        self._ticket = Ticket.new()
+        self.path = ""
+        """Where any process opens the file."""
+        self.client_ids: tuple[int, ...] = ()
+        """The keepers, as clients of the store."""
+
+    def hold(self, ref: Any, place: Place) -> None:
+        """Have each of them hold the value; raises as Ray does."""
+        import ray
+
+        held = ray.get([actor.hold.remote([ref], self._ticket) for actor in self._actors])
+        if not all(answer.place.is_at(place) for answer in held):
+            raise NotMappable("Ray moved the value while it was being borrowed")
+        self.path = held[0].path
+        self.client_ids = tuple(answer.client_id for answer in held)
+
+    def settle(self) -> None:
+        """There is a loan by now, or there will be none. Idempotent; waits for nobody."""
+        for actor in self._actors:
+            actor.settled.remote(self._ticket.number)
+
+
+def keep(ref: Any, store: str, place: Place) -> Keeping:
+    """Have the keepers of this node hold a value that lies here at `place`.
+
+    Raises:
+        NotMappable: they cannot, or not at that place; says why.
+        FlightStoreError: a keeper cannot use the store.
+    """
+    import ray
+
+    for _ in range(ATTEMPTS):
+        keeping = Keeping(_keepers(store))
+        try:
+            keeping.hold(ref, place)
+            return keeping
+        except BaseException as error:
+            keeping.settle()
+            if isinstance(error, ray.exceptions.RayTaskError):
+                raise _cause(error) from None
+            if not isinstance(error, ray.exceptions.RayActorError):
+                raise
+        time.sleep(0.1)  # one ended just now, or is about to: until its name is free
+    raise NotMappable("the keepers die as soon as they are asked")
+
+
+def _cause(error: Any) -> BaseException:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, NotMappable | FlightStoreError):
+        return cause
+    return NotMappable(f"a keeper failed: {cause or error}")
+
+
+def _keepers(store: str) -> list[Any]:
+    """The keepers of a store on this node, made if there are none."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    digest = hashlib.blake2b(store.encode(), digest_size=8).hexdigest()
+    return [
+        ray.remote(Keeper)
+        .options(
+            name=f"keeper-{node}-{digest}-{number}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        .remote(store)
+        for number in range(KEEPERS)
+    ]
