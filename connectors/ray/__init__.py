@@ -1,9 +1,9 @@
 """Ray: objects handed over without a copy, both ways, and a gateway on every node.
 
-``from_ray`` makes a stored object of what a reference stands for. It is *borrowed* where it can be: it refers to
-Ray's own memory, which two actors hold for as long as the store needs it. ``to_ray``, and Ray's serialisation
-once `register` was called, send stored objects as handles: a task that gets one maps it, or fetches it if it
-runs on another node.
+``from_ray`` makes a stored object of what a reference stands for. It is *borrowed* where it can be: it
+refers to Ray's own memory, which two actors hold for as long as the store needs it. ``to_ray``, and Ray's
+serialisation once `register` was called, send stored objects as handles: a task that gets one maps it, or
+fetches it if it runs on another node.
 
 - memory: where a value of Ray's lies; keepers: the actors that hold it there; borrowing: from_ray
 - handles: stored objects on their way; deploying: a gateway on every node
@@ -41,8 +41,8 @@ def from_ray(
     true, readers in any process map Ray's memory, and nothing is copied. It is as good as its owner: two
     actors on this node hold the memory, and when both are dead, or Ray's node is stopped, a later get raises
     ObjectLost. Who holds a view then may see other bytes from that moment on. ``obj.persist()`` copies
-    it into the store, once, and ends that. When the object is deleted and its last reader gone, Ray gets its memory
-    back.
+    it into the store, once, and ends that. When the object is deleted and its last reader gone, Ray gets
+    its memory back.
 
     A value on another node is brought to this one first, by Ray.
 
@@ -86,8 +86,8 @@ def register() -> None:
     """Have Ray send stored objects as handles that know their node's gateway, from this process on.
 
     Arguments of tasks and actors, what their closures hold, and what they return. On one node this works
-    without: what is registered is how they are found from *other* nodes, by the gateways of `deploy`. A process that
-    a handle arrived in is registered already; for all workers, give
+    without: what is registered is how they are found from *other* nodes, by the gateways of `deploy`. A
+    process that a handle arrived in is registered already; for all workers, give
     ``ray.init(runtime_env={"worker_process_setup_hook": register})``. Idempotent.
 
     Raises:
@@ -112,12 +112,12 @@ def deploy(
     what another call returns, ends it. A node that has one keeps it.
 
     Args:
-        store: Directory of the store to serve, the same on each node; None for the default one there. It is made
-            where it does not exist.
+        store: Directory of the store to serve, the same on each node; None for the default one there. It is
+            made where it does not exist.
         nodes: Ids of the nodes; None for all that are alive.
         host: Where to listen; None for each node's own address. Ports are chosen.
-        options: Settings of `flightstore serve`, by name: ``tls_cert``, ``tls_key``, ``tokens``, ``capacity``, ...
-            Files are looked for on each node.
+        options: Settings of `flightstore serve`, by name: ``tls_cert``, ``tls_key``, ``tokens``,
+            ``capacity``, ... Files are looked for on each node.
 
     Returns:
         The gateways: ``.urls`` by node id, and ``.stop()``.
@@ -159,8 +159,8 @@ def to_ray_dataset(obj: Object) -> Any:
     """A ``ray.data.Dataset`` of a stored table, a block for each of its chunks.
 
     Nothing is read before the dataset is. A task that reads a block gets the object's handle: it maps the
-    object on the store's node, where it runs if it can, and fetches it elsewhere. What Ray Data fuses with the
-    reading (``map_batches``, say) works on the mapped memory; what comes out of it is Ray's.
+    object on the store's node, where it runs if it can, and fetches it elsewhere. What Ray Data fuses with
+    the reading (``map_batches``, say) works on the mapped memory; what comes out of it is Ray's.
 
     Keep the object, or its name, as long as the dataset is used: a handle holds nothing.
 

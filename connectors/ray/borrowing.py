@@ -1,8 +1,8 @@
 """From a Ray object to a stored one: borrowed where it lies, or copied once.
 
 A value is borrowed in four steps, each of which leaves nothing behind if it is the last: get it, which brings
-it to this node; find where it lies (memory.py); have two keepers hold it (keepers.py); have the store refer to
-it there. Whatever stands in the way is the reason why it is copied instead.
+it to this node; find where it lies (memory.py); have two keepers hold it (keepers.py); have the store refer
+to it there. Whatever stands in the way is the reason why it is copied instead.
 """
 
 from __future__ import annotations

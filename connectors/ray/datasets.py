@@ -112,6 +112,8 @@ def _read(obj: Object, start: int, rows: int) -> list[pa.Table]:
 def _arrow(obj: Object) -> pa.Table:
     convert = getattr(obj, "to_arrow", None)
     if obj.kind != "table" or convert is None:
-        raise NotConvertible(f"the object {obj.id} is a {obj.kind}, no table", hint="to_ray(obj) hands it over")
+        raise NotConvertible(
+            f"the object {obj.id} is a {obj.kind}, no table", hint="to_ray(obj) hands it over"
+        )
     table = convert()
     return table if isinstance(table, pa.Table) else pa.table(obj)

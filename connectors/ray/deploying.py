@@ -7,6 +7,7 @@ gateway that ends takes nothing with it, since it is a client of the store like 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import json
@@ -46,7 +47,8 @@ class Gateway:
         self._addresses: dict[str, Any] = {}
 
     def addresses(self) -> dict[str, Any]:
-        """What the gateway says of itself: `store`, `pid`, and an address for each listener. Started if need be.
+        """What the gateway says of itself: `store`, `pid`, and an address for each listener. Started if
+        need be.
 
         Raises:
             GatewayUnreachable: it ended at once.
@@ -120,10 +122,8 @@ class Deployment:
         actors, self._actors = self._actors, {}
         stopping = [actor.stop.remote() for actor in actors.values()]
         for reply, actor in zip(stopping, actors.values(), strict=True):
-            try:
-                ray.get(reply, timeout=2 * _STOP_S)
-            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-                pass  # its node is gone; else what follows ends it
+            with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+                ray.get(reply, timeout=2 * _STOP_S)  # its node is gone; or what follows ends it
             ray.kill(actor)
 
     def __enter__(self) -> Self:
@@ -148,7 +148,9 @@ def begin(
     wanted = list(alive if nodes is None else nodes)
     for node in wanted:
         if node not in alive:
-            raise InvalidArgument(f"no node {node} is alive in this Ray cluster", hint="ray.nodes() lists them")
+            raise InvalidArgument(
+                f"no node {node} is alive in this Ray cluster", hint="ray.nodes() lists them"
+            )
         _check(host or alive[node], options)
     begun: list[str] = []
     actors = {}

@@ -1,10 +1,10 @@
 """Stored objects on their way through Ray: as handles, never as their bytes.
 
-A stored object pickles as the path and nonce of its store and its id, so Ray ships some hundred bytes, and where
-it arrives it is got again: mapped, if the store is there. What `register` adds is for the other nodes. A handle
-that departs then names its node too, and one that arrives where its store is not is fetched from the gateway of
-that node, whose address its actor tells (deploying.py). The receiving process needs no registration: what Ray
-unpickles a handle with is a function of this module.
+A stored object pickles as the path and nonce of its store and its id, so Ray ships some hundred bytes, and
+where it arrives it is got again: mapped, if the store is there. What `register` adds is for the other
+nodes. A handle that departs then names its node too, and one that arrives where its store is not is fetched
+from the gateway of that node, whose address its actor tells (deploying.py). The receiving process needs no
+registration: what Ray unpickles a handle with is a function of this module.
 
 An object that was fetched through a gateway carries the gateway's URL by itself.
 """

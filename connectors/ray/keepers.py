@@ -1,8 +1,8 @@
 """Keepers: the actors that hold Ray's memory for as long as objects of a store are borrowed from it.
 
-Two for each node and store. A keeper holds *buffers of the deserialised value*: with no more than an ObjectRef
-held, Ray spills the object and uses its memory for others. Its process is a client of the store, and stands in
-each loan as one that keeps it; when all of them are dead the store says ObjectLost.
+Two for each node and store. A keeper holds *buffers of the deserialised value*: with no more than an
+ObjectRef held, Ray spills the object and uses its memory for others. Its process is a client of the store,
+and stands in each loan as one that keeps it; when all of them are dead the store says ObjectLost.
 
 What is held, and until when:
 
@@ -26,7 +26,14 @@ import time
 from typing import Any, NamedTuple
 
 import flightstore
-from flightstore.connectors.ray.memory import NotMappable, Place, buffers_of, descriptor_of, place_of, start_of
+from flightstore.connectors.ray.memory import (
+    NotMappable,
+    Place,
+    buffers_of,
+    descriptor_of,
+    place_of,
+    start_of,
+)
 from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
 
 __all__ = ["NAMESPACE", "Keeper", "Keeping", "keep"]
@@ -93,8 +100,9 @@ class _Holding:
 class Keeper:
     """The class of the actors. Its methods run one after the other; a thread looks at the loans."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, idle_s: float = IDLE_S) -> None:
         self._path = store
+        self._idle_s = idle_s
         self._store = flightstore.connect(store, create=False)
         self._lock = threading.Lock()
         self._holdings: list[_Holding] = []
@@ -177,7 +185,7 @@ class Keeper:
             due = deleted or now - recovered >= RECOVER_S
             if self._look(reclaim=due):
                 self._idle_since = now
-            elif now - self._idle_since >= IDLE_S:
+            elif now - self._idle_since >= self._idle_s:
                 self._end_soon()
             if due:
                 recovered = now

@@ -1,9 +1,9 @@
 """Where a value that Ray handed out lies: which file, and where in it. Reads /proc, and changes nothing.
 
 Ray keeps objects in a file on a memory file system that it unlinked, and whose descriptor its raylet holds.
-What ``ray.get`` returns refers to this process's mapping of it. So the addresses of a value's buffers lead, by
-``/proc/self/maps``, to device, inode and offset; and device and inode to the raylet's descriptor, which any
-process of the same user can open as ``/proc/<raylet>/fd/<n>``.
+What ``ray.get`` returns refers to this process's mapping of it. So the addresses of a value's buffers lead,
+by ``/proc/self/maps``, to device, inode and offset; and device and inode to the raylet's descriptor, which
+any process of the same user can open as ``/proc/<raylet>/fd/<n>``.
 
 `place_of` finds the place; `descriptor_of` the path. Everything else about a value (which of its
 buffers can stay where they are, what has to be copied) is the store's business.
@@ -96,7 +96,9 @@ def place_of(buffers: list[memoryview]) -> Place:
     reason = "the value lies in private memory of the process that got it: it is small, or Ray unpickles it"
     for view in buffers:
         start = _address(view)
-        inside = next((one for one in mappings if one.start <= start and start + view.nbytes <= one.end), None)
+        inside = next(
+            (one for one in mappings if one.start <= start and start + view.nbytes <= one.end), None
+        )
         if inside is None:
             continue
         if inside.device not in in_memory:

@@ -294,10 +294,16 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
 
 
 def _is_loopback(location: str) -> bool:
+    from ipaddress import ip_address
     from urllib.parse import urlsplit
 
     parts = urlsplit(location)
-    return "unix" in parts.scheme or parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if "unix" in parts.scheme or parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _info_command(descriptor: Any) -> m.InfoCommand:

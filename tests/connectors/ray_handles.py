@@ -233,7 +233,7 @@ def datasets(path: str) -> dict[str, Any]:
                 for line in maps:
                     start, end = (int(text, 16) for text in line.split()[0].split("-"))
                     if start <= address < end:
-                        mapped = (line.split(maxsplit=5) + [""])[5].strip()
+                        mapped = [*line.split(maxsplit=5), ""][5].strip()
             return pa.table({"rows": [block.num_rows], "mapped": [mapped], "batch": [_sum(block)]})
 
         seen = dataset.map_batches(look, batch_format="pyarrow", batch_size=None).take_all()

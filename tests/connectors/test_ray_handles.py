@@ -11,7 +11,6 @@ import pytest
 
 import flightstore as fs
 
-from . import ray_handles as scenes
 from .raycluster import Driver, RayCluster
 
 pytestmark = [pytest.mark.needs("root", "network", "mount"), pytest.mark.slow]
@@ -21,14 +20,14 @@ ROWS = 2_000_000
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Driver]:
     with RayCluster() as cluster, cluster.driver() as driver:
-        driver.run(scenes.wait_for_nodes, 2)
+        driver.run("ray_handles.wait_for_nodes", 2)
         yield driver
 
 
 @pytest.mark.req("O-5")
 def test_a_task_on_the_same_node_maps_what_it_is_given(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
-        found = driver.run(scenes.here, str(store_dir))
+        found = driver.run("ray_handles.here", str(store_dir))
     assert len(found) == 6
     for one in found:
         assert one["sum"] == 999 * 1000 // 2
@@ -38,7 +37,7 @@ def test_a_task_on_the_same_node_maps_what_it_is_given(driver: Driver, store_dir
 @pytest.mark.req("O-5")
 def test_no_bytes_move_on_the_same_node(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="64MiB") as store:
-        moved = driver.run(scenes.how_much_moves, str(store_dir), ROWS)
+        moved = driver.run("ray_handles.how_much_moves", str(store_dir), ROWS)
         used = store.stats().used_bytes
     assert moved["sum"] == ROWS * (ROWS - 1) // 2
     assert moved["nbytes"] == ROWS * 8
@@ -51,7 +50,7 @@ def test_no_bytes_move_on_the_same_node(driver: Driver, store_dir: Path) -> None
 @pytest.mark.req("O-5", "API-14")
 def test_a_task_on_another_node_without_a_gateway_says_so(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
-        said = driver.run(scenes.there_without_a_gateway, str(store_dir))
+        said = driver.run("ray_handles.there_without_a_gateway", str(store_dir))
     assert f"is in the store {store_dir} of node" in said
     assert "that node has no gateway" in said
 
@@ -59,7 +58,7 @@ def test_a_task_on_another_node_without_a_gateway_says_so(driver: Driver, store_
 @pytest.mark.req("O-5", "GW-7")
 def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="64MiB"):
-        came = driver.run(scenes.deployed, str(store_dir))
+        came = driver.run("ray_handles.deployed", str(store_dir))
     first, second = came["nodes"]["127.0.0.1"], came["nodes"]["127.0.0.2"]
     assert came["urls"][first].startswith("grpc+tcp://127.0.0.1:")
     assert came["urls"][second].startswith("grpc+tcp://127.0.0.2:")
@@ -78,7 +77,7 @@ def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_d
 @pytest.mark.req("GW-5")
 def test_what_cannot_be_deployed_is_refused(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
-        beyond, unknown, broken = driver.run(scenes.refused, str(store_dir))
+        beyond, unknown, broken = driver.run("ray_handles.refused", str(store_dir))
     assert beyond.startswith("NotAllowed: a gateway on 10.1.2.3 can be reached")
     assert unknown.startswith("InvalidArgument: no node no such node")
     assert broken.startswith("GatewayUnreachable: `flightstore serve` ended with status")
@@ -87,14 +86,14 @@ def test_what_cannot_be_deployed_is_refused(driver: Driver, store_dir: Path) -> 
 @pytest.mark.req("BAT-5")
 def test_a_batch_travels_to_tasks_by_its_token(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
-        came = driver.run(scenes.with_a_batch, str(store_dir))
+        came = driver.run("ray_handles.with_a_batch", str(store_dir))
     assert came == {"same": True, "during": ["made in a task", "made in another"], "after": 0}
 
 
 @pytest.mark.req("O-5")
 def test_a_stored_table_is_a_dataset_with_a_block_for_each_chunk(driver: Driver, store_dir: Path) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
-        came = driver.run(scenes.datasets, str(store_dir))
+        came = driver.run("ray_handles.datasets", str(store_dir))
     assert came["same"]
     assert came["blocks"] == 3
     assert sorted(row["rows"] for row in came["seen"]) == [500, 1000, 2000]

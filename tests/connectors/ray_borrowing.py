@@ -1,0 +1,211 @@
+"""What a Ray driver does in the tests of from_ray: imported there by its path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import Any
+
+import numpy as np
+import ray
+
+import flightstore as fs
+from flightstore.connectors.ray import deploy, from_ray, from_ray_dataset
+from flightstore.connectors.ray.keepers import NAMESPACE, Keeper
+from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
+from tests.connectors.ray_values import same, until, value_of
+
+OTHER = {"other": 1}
+HERE = {"node:127.0.0.1": 0.001}
+
+kept: dict[str, Any] = {}
+"""What the driver holds between two calls."""
+
+
+def keepers() -> list[dict[str, int]]:
+    """What the keepers of the cluster say of themselves."""
+    found = []
+    for one in ray.util.list_named_actors(all_namespaces=True):
+        if one["namespace"] == NAMESPACE and one["name"].startswith("keeper-"):
+            try:
+                found.append(ray.get(ray.get_actor(one["name"], namespace=NAMESPACE).status.remote()))
+            except (ray.exceptions.RayActorError, ValueError):
+                continue
+    return found
+
+
+def take(path: str, kind: str, nbytes: int, name: str, copy: bool | None = None) -> dict[str, Any]:
+    """A value of Ray's, taken into the store; the reference stays here."""
+    ref = kept[name] = ray.put(value_of(kind, nbytes))
+    with fs.connect(path) as store:
+        before = store.stats().backed_bytes
+        obj = from_ray(ref, store=store, name=name, copy=copy)
+        return {
+            "kind": obj.kind,
+            "borrowed": obj.borrowed,
+            "metadata": obj.metadata,
+            "grown": store.stats().backed_bytes - before,
+            "loans": [(loan.path, loan.length, len(loan.keepers)) for loan in store.loans()],
+        }
+
+
+def take_never(path: str, kind: str, nbytes: int) -> str:
+    """What is said where nothing may be copied, and nothing can be borrowed."""
+    with fs.connect(path) as store:
+        try:
+            from_ray(ray.put(value_of(kind, nbytes)), store=store, copy=False)
+        except fs.NotBorrowable as error:
+            return str(error)
+    return "borrowed"
+
+
+def forget(name: str) -> None:
+    """Drop the reference that the driver holds."""
+    del kept[name]
+
+
+def fits(nbytes: int) -> bool:
+    """Whether Ray has that much memory left on this node: what does not fit goes to a file on disk."""
+    found = ray.get(ray.put(np.zeros(nbytes, np.uint8)))
+    try:
+        place_of(buffers_of(found))
+    except NotMappable:
+        return False
+    return True
+
+
+def fits_at_last(nbytes: int) -> bool:
+    """Whether it has soon."""
+    return bool(until(lambda: fits(nbytes)))
+
+
+def press(times: int, nbytes: int) -> int:
+    """Many later puts, all of them held: Ray spills."""
+    kept["pressure"] = [ray.put(np.full(nbytes, number, np.uint8)) for number in range(times)]
+    return sum(int(ray.get(ref)[0]) for ref in kept["pressure"])
+
+
+def relieve() -> None:
+    """Let them go."""
+    del kept["pressure"]
+
+
+def places_held(wanted: int) -> list[dict[str, int]]:
+    """The keepers, once each holds so many places."""
+    return list(
+        until(lambda: (found := keepers()) and all(one["places"] == wanted for one in found) and found)
+    )
+
+
+def kill_keepers(number: int) -> list[int]:
+    """As ``kill -9``; the processes that are gone."""
+    pids = [one["pid"] for one in keepers()][:number]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+    return pids
+
+
+def raylets() -> list[int]:
+    """Ray's own processes that hold its memory, in this network."""
+    here = os.stat("/proc/self/ns/net").st_ino
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/comm") as file:
+                    if file.read().strip() == "raylet" and os.stat(f"/proc/{entry}/ns/net").st_ino == here:
+                        found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def on_another_node(path: str, nbytes: int) -> dict[str, Any]:
+    """Borrowed there, in a store of that node, from a value that was put here."""
+    ref = ray.put(value_of("table", nbytes))
+
+    @ray.remote(resources=OTHER)
+    def work(refs: list[Any], where: str) -> dict[str, Any]:
+        with fs.connect(where, capacity="32MiB") as store:
+            obj = from_ray(refs[0], store=store)
+            found = {
+                "borrowed": obj.borrowed,
+                "same": same("table", nbytes, obj.to_arrow()),
+                "used": store.stats().used_bytes,
+            }
+            del obj
+            store.destroy()
+        return found
+
+    return dict(ray.get(work.remote([ref], path)))
+
+
+def from_another_node(path: str, nbytes: int) -> dict[str, Any]:
+    """A borrowed object's handle goes to the other node, where it is read through the gateway."""
+    with fs.connect(path) as store, deploy(path, capacity="64MiB"):
+        obj = from_ray(ray.put(value_of("table", nbytes)), store=store, name="lent")
+
+        @ray.remote(resources=OTHER)
+        def read(found: Any) -> bool:
+            return same("table", nbytes, found.to_arrow())
+
+        return {"borrowed": obj.borrowed, "same": ray.get(read.remote(obj))}
+
+
+def from_a_task(path: str, nbytes: int) -> dict[str, Any]:
+    """What a task makes and returns, taken by another task."""
+
+    @ray.remote(resources=HERE)
+    def make() -> Any:
+        return value_of("table", nbytes)
+
+    @ray.remote(resources=HERE)
+    def work(refs: list[Any], where: str) -> Any:
+        with fs.connect(where) as store:
+            return from_ray(refs[0], store=store, name="of a task")
+
+    obj = ray.get(work.remote([make.remote()], path))
+    return {"borrowed": obj.borrowed, "same": same("table", nbytes, obj.to_arrow())}
+
+
+def from_dataset(path: str, rows: int, blocks: int) -> dict[str, Any]:
+    """A dataset's blocks, borrowed."""
+    import ray.data
+
+    dataset = ray.data.range(rows, override_num_blocks=blocks)
+    with fs.connect(path) as store:
+        obj = from_ray_dataset(dataset, store=store, name="dataset")
+        table = obj.to_arrow()
+        return {
+            "borrowed": obj.borrowed,
+            "metadata": obj.metadata,
+            "chunks": table.column("id").num_chunks,
+            "sum": int(np.asarray(table["id"]).sum()),
+            "rows": table.num_rows,
+            "objects": store.stats().objects,
+        }
+
+
+def idle_keeper(path: str) -> bool:
+    """A keeper that holds nothing ends."""
+    made = ray.remote(Keeper).options(num_cpus=0, resources=HERE).remote(path, 0.1)
+    pid = ray.get(made.status.remote())["pid"]
+    return bool(until(lambda: not os.path.exists(f"/proc/{pid}")))
+
+
+def asker_died(path: str, nbytes: int) -> dict[str, Any]:
+    """Somebody has the keepers hold a value, and dies before there is a loan."""
+    from flightstore.connectors.ray.keepers import keep
+
+    @ray.remote(max_retries=0, resources=HERE)
+    def ask(refs: list[Any], where: str) -> None:
+        keep(refs[0], where, place_of(buffers_of(ray.get(refs[0]))))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ref = ray.put(value_of("table", nbytes))
+    with contextlib.suppress(ray.exceptions.WorkerCrashedError):
+        ray.get(ask.remote([ref], path))
+    return {"held": [one["places"] for one in places_held(0)]}

@@ -1,0 +1,221 @@
+"""from_ray on a real Ray cluster: borrowed where it lies, and never wrong, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flightstore as fs
+from flightstore.testing.children import spawned
+
+from .ray_values import same, until
+from .raycluster import Driver, RayCluster
+
+pytestmark = [pytest.mark.needs("root", "network", "mount"), pytest.mark.slow]
+MIB = 1 << 20
+SIZE = 8 * MIB
+MEMORY = 96 * MIB
+"""Of Ray, on each node."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster(memory_bytes=MEMORY, other_bytes=MEMORY) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def driver(cluster: RayCluster) -> Iterator[Driver]:
+    with cluster.driver() as driver:
+        yield driver
+
+
+@pytest.fixture
+def store(store_dir: Path) -> Iterator[fs.Store]:
+    with fs.connect(store_dir, capacity="64MiB") as store:
+        yield store
+        store.recover()
+        assert store.fsck() == []
+        store.destroy()
+
+
+def read_elsewhere(path: str, kind: str, nbytes: int, name: str) -> bool:
+    """Whether a process that knows nothing of Ray reads the value."""
+    with fs.connect(path, create=False) as store:
+        return same(kind, nbytes, store.get(name).value())
+
+
+@pytest.mark.req("O-5", "O-3")
+@pytest.mark.parametrize("kind", ["table", "array", "pandas", "series"])
+def test_what_lies_in_rays_memory_is_borrowed(driver: Driver, store: fs.Store, kind: str) -> None:
+    came = driver.run("ray_borrowing.take", store.path, kind, SIZE, "lent")
+    assert came["borrowed"], came
+    assert came["metadata"] == {"ray": {"borrowed": True}}
+    assert came["grown"] < MIB
+    (path, length, number) = came["loans"][0]
+    assert path.startswith("/proc/")
+    assert length >= SIZE // 2
+    assert number == 2
+    assert same(kind, SIZE, store.get("lent").value())
+    assert spawned(read_elsewhere, store.path, kind, SIZE, "lent")
+    assert store.get("lent").borrowed
+
+
+@pytest.mark.req("O-5")
+@pytest.mark.parametrize(
+    ("kind", "nbytes", "reason"),
+    [
+        ("polars", SIZE, "private memory"),
+        ("object", SIZE, "private memory"),
+        ("bytes", SIZE, "private memory"),
+        ("table", 1000, "private memory"),
+        ("table", 2 * MEMORY, "a file on disk"),
+    ],
+)
+def test_what_does_not_is_copied_with_the_reason(
+    driver: Driver, store_dir: Path, kind: str, nbytes: int, reason: str
+) -> None:
+    with fs.connect(store_dir, capacity="256MiB") as store:
+        came = driver.run("ray_borrowing.take", store.path, kind, nbytes, "copied")
+        assert not came["borrowed"]
+        assert not came["metadata"]["ray"]["borrowed"]
+        assert reason in came["metadata"]["ray"]["reason"]
+        assert came["loans"] == []
+        assert same(kind, nbytes, store.get("copied").value())
+        assert reason in driver.run("ray_borrowing.take_never", store.path, kind, nbytes)
+        driver.run("ray_borrowing.forget", "copied")
+        store.destroy()
+
+
+@pytest.mark.req("O-5")
+def test_a_copy_is_made_where_one_is_asked_for(driver: Driver, store: fs.Store) -> None:
+    came = driver.run("ray_borrowing.take", store.path, "table", SIZE, "copied", True)
+    assert not came["borrowed"]
+    assert came["metadata"] == {"ray": {"borrowed": False, "reason": "a copy was asked for"}}
+    assert came["grown"] >= SIZE
+
+
+@pytest.mark.req("O-5")
+def test_the_values_stay_while_ray_spills(driver: Driver, store: fs.Store) -> None:
+    driver.run("ray_borrowing.take", store.path, "array", SIZE, "lent")
+    driver.run("ray_borrowing.forget", "lent")  # the keepers alone hold it now
+    held = store.get("lent")
+    assert driver.run("ray_borrowing.press", 30, SIZE) == sum(range(30))  # 240 MiB, in a memory of 96
+    assert same("array", SIZE, held.value())
+    assert same("array", SIZE, store.get("lent").value())
+    driver.run("ray_borrowing.relieve")
+
+
+@pytest.mark.req("O-5", "INV-9")
+def test_ray_gets_its_memory_back_once_the_last_reader_is_gone(driver: Driver, store: fs.Store) -> None:
+    large = MEMORY * 6 // 10
+    driver.run("ray_borrowing.take", store.path, "table", large, "lent")
+    driver.run("ray_borrowing.forget", "lent")
+    assert not driver.run("ray_borrowing.fits", large)
+    held = store.get("lent").value()
+    store.delete("lent")
+    assert not driver.run("ray_borrowing.fits", large)
+    assert same("table", large, held)
+    del held
+    driver.run("ray_borrowing.places_held", 0)
+    assert driver.run("ray_borrowing.fits_at_last", large)
+    assert store.loans() == []
+
+
+@pytest.mark.req("O-5", "FAIL-2")
+def test_the_death_of_one_keeper_changes_nothing_that_of_both_is_told(
+    driver: Driver, store: fs.Store
+) -> None:
+    driver.run("ray_borrowing.take", store.path, "table", SIZE, "lent")
+    driver.run("ray_borrowing.places_held", 1)
+    assert len(driver.run("ray_borrowing.kill_keepers", 1)) == 1
+    assert same("table", SIZE, store.get("lent").value())
+    store.recover()
+    assert same("table", SIZE, store.get("lent").value())
+    assert len(driver.run("ray_borrowing.kill_keepers", 1)) == 1
+    with pytest.raises(fs.ObjectLost):
+        store.get("lent")
+    store.recover()
+    with pytest.raises(fs.ObjectLost):
+        store.get("lent")
+    # and new ones come when they are needed
+    assert driver.run("ray_borrowing.take", store.path, "table", SIZE, "again")["borrowed"]
+    assert same("table", SIZE, store.get("again").value())
+
+
+@pytest.mark.req("O-5", "FAIL-2")
+def test_the_driver_may_die(cluster: RayCluster, store: fs.Store) -> None:
+    with cluster.driver() as driver:
+        assert driver.run("ray_borrowing.take", store.path, "array", SIZE, "lent")["borrowed"]
+        driver.kill()
+    store.recover()
+    assert same("array", SIZE, store.get("lent").value())
+
+
+@pytest.mark.req("O-5")
+def test_what_is_kept_is_the_stores_own(driver: Driver, store: fs.Store) -> None:
+    driver.run("ray_borrowing.take", store.path, "table", SIZE, "lent")
+    driver.run("ray_borrowing.forget", "lent")
+    obj = store.get("lent")
+    obj.persist()
+    del obj
+    driver.run("ray_borrowing.places_held", 0)
+    assert not store.get("lent").borrowed
+    assert same("table", SIZE, store.get("lent").value())
+
+
+@pytest.mark.req("O-5")
+def test_values_of_tasks_and_of_other_nodes(driver: Driver, store: fs.Store) -> None:
+    assert driver.run("ray_borrowing.from_a_task", store.path, SIZE) == {"borrowed": True, "same": True}
+    there = driver.run("ray_borrowing.on_another_node", store.path, SIZE)
+    assert there["borrowed"]
+    assert there["same"]
+    assert there["used"] < MIB
+    assert driver.run("ray_borrowing.from_another_node", store.path, SIZE) == {"borrowed": True, "same": True}
+
+
+@pytest.mark.req("O-5", "O-2")
+def test_the_blocks_of_a_dataset_are_borrowed(driver: Driver, store: fs.Store) -> None:
+    rows = 3 * MIB
+    came = driver.run("ray_borrowing.from_dataset", store.path, rows, 3)
+    assert came["borrowed"]
+    assert came["metadata"] == {"ray": {"borrowed": True, "blocks": 3}}
+    assert came["chunks"] == 3
+    assert came["rows"] == rows
+    assert came["sum"] == rows * (rows - 1) // 2
+    store.recover()
+    assert [info.name for info in store.list()] == ["dataset"]
+
+
+@pytest.mark.req("O-5", "FAIL-2")
+def test_keepers_let_go_of_what_nobody_needs(driver: Driver, store: fs.Store) -> None:
+    assert driver.run("ray_borrowing.idle_keeper", store.path)
+    assert driver.run("ray_borrowing.asker_died", store.path, SIZE)["held"] == [0, 0]
+
+
+@pytest.mark.req("O-5", "FAIL-2")
+def test_the_raylet_may_die(store: fs.Store) -> None:
+    with RayCluster(memory_bytes=MEMORY, other_bytes=None) as cluster, cluster.driver() as driver:
+        driver.run("ray_borrowing.take", store.path, "array", SIZE, "lent")
+        driver.run("ray_borrowing.take", store.path, "array", SIZE, "kept")
+        store.get("kept").persist()
+        view = store.get("lent").value()
+        keepers = [one["pid"] for one in driver.run("ray_borrowing.places_held", 1)]
+        for pid in driver.run("ray_borrowing.raylets"):
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(2):
+            try:
+                assert same("array", SIZE, store.get("lent").value())  # right while a keeper lives
+            except fs.ObjectLost:
+                break
+        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in keepers))
+        with pytest.raises(fs.ObjectLost):
+            store.get("lent")
+        assert same("array", SIZE, view)  # nobody is left who could write there
+        assert same("array", SIZE, store.get("kept").value())
+        del view
+    store.delete("lent")
