@@ -16,7 +16,11 @@ from flightstore import Object, ObjectID, Store
 from flightstore.connectors.ray.keepers import keep
 from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
 
-__all__ = ["connected", "take"]
+__all__ = ["SMALL_BYTES", "connected", "take"]
+
+SMALL_BYTES = 1 << 16
+"""Below this a copy costs less than two actors that keep the memory; so small values are borrowed only where
+no copy is allowed."""
 
 
 @contextmanager
@@ -37,7 +41,7 @@ def take(ref: Any, store: Store, name: str | None, copy: bool | None, timeout: f
     reason = "a copy was asked for"
     if not copy:
         try:
-            return _borrow(ref, value, store, name)
+            return _borrow(ref, value, store, name, 1 if copy is False else SMALL_BYTES)
         except (NotMappable, flightstore.NotBorrowable) as error:
             reason = str(error)
             if copy is False:
@@ -49,7 +53,7 @@ def take(ref: Any, store: Store, name: str | None, copy: bool | None, timeout: f
     return _got(store, store.put(value, name, metadata=metadata))
 
 
-def _borrow(ref: Any, value: Any, store: Store, name: str | None) -> Object:
+def _borrow(ref: Any, value: Any, store: Store, name: str | None, at_least: int) -> Object:
     """An object that refers to Ray's memory.
 
     Raises:
@@ -58,6 +62,8 @@ def _borrow(ref: Any, value: Any, store: Store, name: str | None) -> Object:
     if not store.mapped:
         raise NotMappable("the store is reached through a gateway")
     place = place_of(buffers_of(value))
+    if place.length < at_least:
+        raise NotMappable(f"it is small: {place.length:,} bytes cost less to copy than to keep")
     keeping = keep(ref, store.path, place)
     try:
         loan = flightstore.Loan(

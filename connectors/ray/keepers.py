@@ -48,8 +48,8 @@ RECOVER_S = 5.0
 """How often it reclaims, while it holds something."""
 IDLE_S = 30.0
 """How long it stays when it holds nothing."""
-ATTEMPTS = 20
-"""How often to ask for a keeper whose predecessor is just ending."""
+PATIENCE_S = 30.0
+"""How long to ask for a keeper while its predecessor is ending, and its name is not free."""
 
 
 class Ticket(NamedTuple):
@@ -68,6 +68,10 @@ class Ticket(NamedTuple):
     def is_alive(self) -> bool:
         """Whether the process still is."""
         return start_of(self.pid) == self.started
+
+
+class Leaving(Exception):
+    """This keeper held nothing for a while and is about to end."""
 
 
 class Held(NamedTuple):
@@ -106,6 +110,7 @@ class Keeper:
         self._store = flightstore.connect(store, create=False)
         self._lock = threading.Lock()
         self._holdings: list[_Holding] = []
+        self._leaving = False
         self._idle_since = time.monotonic()
         threading.Thread(target=self._watch, name="flightstore-keeper", daemon=True).start()
 
@@ -114,6 +119,7 @@ class Keeper:
 
         Raises:
             NotMappable: it does not lie where others could map it.
+            Leaving: ask another.
         """
         import ray
 
@@ -121,6 +127,8 @@ class Keeper:
         place = place_of(buffers)
         path = descriptor_of(place)
         with self._lock:
+            if self._leaving:
+                raise Leaving
             self._connect_again()
             holding = next((one for one in self._holdings if one.place.is_at(place)), None)
             if holding is None:
@@ -136,20 +144,11 @@ class Keeper:
             for holding in self._holdings:
                 holding.tickets = {one for one in holding.tickets if one.number != number}
 
-    def leave(self) -> None:
-        """End, if nothing is held."""
-        import ray
-
-        with self._lock:
-            if self._holdings:
-                return
-            self._store.close()
-        ray.actor.exit_actor()
-
-    def status(self) -> dict[str, int]:
-        """Process id, and how many places and bytes are held."""
+    def status(self) -> dict[str, Any]:
+        """Its store and process, and how many places and bytes it holds."""
         with self._lock:
             return {
+                "store": self._path,
                 "pid": os.getpid(),
                 "places": len(self._holdings),
                 "nbytes": sum(one.place.length for one in self._holdings),
@@ -185,8 +184,8 @@ class Keeper:
             due = deleted or now - recovered >= RECOVER_S
             if self._look(reclaim=due):
                 self._idle_since = now
-            elif now - self._idle_since >= self._idle_s:
-                self._end_soon()
+            elif now - self._idle_since >= self._idle_s and self._leave():
+                return
             if due:
                 recovered = now
 
@@ -212,11 +211,16 @@ class Keeper:
             self._holdings = kept
             return len(kept)
 
-    def _end_soon(self) -> None:
+    def _leave(self) -> bool:
+        """End, if nothing was asked for meanwhile; whether it does."""
         import ray
 
-        self._idle_since = time.monotonic()
-        ray.get_runtime_context().current_actor.leave.remote()
+        with self._lock:
+            self._leaving = not self._holdings
+        if self._leaving:
+            # Not exit_actor: that is for methods, and a method that an actor calls itself holds its end up.
+            ray.kill(ray.get_runtime_context().current_actor)
+        return self._leaving
 
 
 class Keeping:
@@ -255,26 +259,30 @@ def keep(ref: Any, store: str, place: Place) -> Keeping:
     """
     import ray
 
-    for _ in range(ATTEMPTS):
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
         keeping = Keeping(_keepers(store))
         try:
             keeping.hold(ref, place)
             return keeping
         except BaseException as error:
             keeping.settle()
-            if isinstance(error, ray.exceptions.RayTaskError):
+            if not isinstance(error, ray.exceptions.RayActorError | Leaving):
                 raise _cause(error) from None
-            if not isinstance(error, ray.exceptions.RayActorError):
-                raise
-        time.sleep(0.1)  # one ended just now, or is about to: until its name is free
+        time.sleep(0.1)  # one has just ended, or is about to: until its name is free
     raise NotMappable("the keepers die as soon as they are asked")
 
 
-def _cause(error: Any) -> BaseException:
-    cause = getattr(error, "cause", None)
+def _cause(error: BaseException) -> BaseException:
+    """What stood in the way, if a keeper said it: Ray wraps what an actor raises."""
+    import ray
+
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        return error
+    cause: BaseException = error.cause
     if isinstance(cause, NotMappable | FlightStoreError):
         return cause
-    return NotMappable(f"a keeper failed: {cause or error}")
+    return NotMappable(f"a keeper failed: {cause}")
 
 
 def _keepers(store: str) -> list[Any]:

@@ -23,29 +23,27 @@ kept: dict[str, Any] = {}
 """What the driver holds between two calls."""
 
 
-def keepers() -> list[dict[str, int]]:
-    """What the keepers of the cluster say of themselves."""
+def keepers(path: str) -> list[dict[str, Any]]:
+    """What the keepers of a store say of themselves."""
     found = []
     for one in ray.util.list_named_actors(all_namespaces=True):
         if one["namespace"] == NAMESPACE and one["name"].startswith("keeper-"):
-            try:
+            with contextlib.suppress(ray.exceptions.RayActorError, ValueError):  # it ends just now
                 found.append(ray.get(ray.get_actor(one["name"], namespace=NAMESPACE).status.remote()))
-            except (ray.exceptions.RayActorError, ValueError):
-                continue
-    return found
+    return [one for one in found if one["store"] == path]
 
 
 def take(path: str, kind: str, nbytes: int, name: str, copy: bool | None = None) -> dict[str, Any]:
     """A value of Ray's, taken into the store; the reference stays here."""
     ref = kept[name] = ray.put(value_of(kind, nbytes))
     with fs.connect(path) as store:
-        before = store.stats().backed_bytes
+        before = store.stats().used_bytes
         obj = from_ray(ref, store=store, name=name, copy=copy)
         return {
             "kind": obj.kind,
             "borrowed": obj.borrowed,
             "metadata": obj.metadata,
-            "grown": store.stats().backed_bytes - before,
+            "grown": store.stats().used_bytes - before,
             "loans": [(loan.path, loan.length, len(loan.keepers)) for loan in store.loans()],
         }
 
@@ -91,21 +89,21 @@ def relieve() -> None:
     del kept["pressure"]
 
 
-def places_held(wanted: int) -> list[dict[str, int]]:
-    """The keepers, once each holds so many places."""
+def places_held(path: str, wanted: int) -> list[dict[str, Any]]:
+    """The keepers of a store, once each holds so many places."""
     return list(
-        until(lambda: (found := keepers()) and all(one["places"] == wanted for one in found) and found)
+        until(lambda: (found := keepers(path)) and all(one["places"] == wanted for one in found) and found)
     )
 
 
-def kill_keepers(number: int) -> list[int]:
-    """As ``kill -9``; the processes that are gone."""
-    pids = [one["pid"] for one in keepers()][:number]
+def kill_keeper(path: str) -> int:
+    """One of a store, as ``kill -9``; its process is gone then."""
+    pids = [one["pid"] for one in keepers(path)][:1]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     for pid in pids:
         until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
-    return pids
+    return len(pids)
 
 
 def raylets() -> list[int]:
@@ -208,4 +206,4 @@ def asker_died(path: str, nbytes: int) -> dict[str, Any]:
     ref = ray.put(value_of("table", nbytes))
     with contextlib.suppress(ray.exceptions.WorkerCrashedError):
         ray.get(ask.remote([ref], path))
-    return {"held": [one["places"] for one in places_held(0)]}
+    return {"held": [one["places"] for one in places_held(path, 0)]}

@@ -24,6 +24,8 @@ def value_of(kind: str, nbytes: int) -> Any:
         return pd.Series(np.arange(nbytes // 8), name="series")
     columns = {"n": numbers, "half": numbers / 2}
     if kind == "pandas":
+        return pd.DataFrame(columns)
+    if kind == "pandas with text":
         return pd.DataFrame({**columns, "word": pd.Series(["a", "b"] * (rows // 2), dtype="str")})
     if kind == "polars":
         return pl.DataFrame(columns)
@@ -39,7 +41,7 @@ def same(kind: str, nbytes: int, found: Any) -> bool:
     wanted = value_of(kind, nbytes)
     if kind == "array":
         return bool(np.array_equal(found, wanted))
-    if kind in ("table", "pandas", "polars", "series"):
+    if kind in ("table", "pandas", "pandas with text", "polars", "series"):
         return bool(found.equals(wanted))
     return bool(found == wanted)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,13 +36,24 @@ def driver(cluster: RayCluster) -> Iterator[Driver]:
         yield driver
 
 
-@pytest.fixture
-def store(store_dir: Path) -> Iterator[fs.Store]:
-    with fs.connect(store_dir, capacity="64MiB") as store:
+@pytest.fixture(scope="module")
+def one_store() -> Iterator[fs.Store]:
+    """One for all, since each needs keepers of its own, and these are processes."""
+    folder = tempfile.mkdtemp(prefix="flightstore-test-", dir="/dev/shm")
+    with fs.connect(f"{folder}/store", capacity="64MiB") as store:
         yield store
-        store.recover()
-        assert store.fsck() == []
         store.destroy()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def store(one_store: fs.Store) -> Iterator[fs.Store]:
+    """Consistent and empty after each test."""
+    yield one_store
+    assert one_store.fsck() == []
+    one_store.delete([info.id for info in one_store.list()])
+    one_store.recover()
+    assert one_store.loans() == []
 
 
 def read_elsewhere(path: str, kind: str, nbytes: int, name: str) -> bool:
@@ -50,12 +63,13 @@ def read_elsewhere(path: str, kind: str, nbytes: int, name: str) -> bool:
 
 
 @pytest.mark.req("O-5", "O-3")
-@pytest.mark.parametrize("kind", ["table", "array", "pandas", "series"])
+@pytest.mark.parametrize("kind", ["table", "array", "pandas", "series", "pandas with text"])
 def test_what_lies_in_rays_memory_is_borrowed(driver: Driver, store: fs.Store, kind: str) -> None:
     came = driver.run("ray_borrowing.take", store.path, kind, SIZE, "lent")
     assert came["borrowed"], came
     assert came["metadata"] == {"ray": {"borrowed": True}}
-    assert came["grown"] < MIB
+    copied = 5 * MIB if kind.endswith("text") else 0  # which pandas unpickles into memory of its own
+    assert came["grown"] < copied + (1 << 16)
     (path, length, number) = came["loans"][0]
     assert path.startswith("/proc/")
     assert length >= SIZE // 2
@@ -72,7 +86,7 @@ def test_what_lies_in_rays_memory_is_borrowed(driver: Driver, store: fs.Store, k
         ("polars", SIZE, "private memory"),
         ("object", SIZE, "private memory"),
         ("bytes", SIZE, "private memory"),
-        ("table", 1000, "private memory"),
+        ("table", 1000, "it is small"),
         ("table", 2 * MEMORY, "a file on disk"),
     ],
 )
@@ -86,7 +100,8 @@ def test_what_does_not_is_copied_with_the_reason(
         assert reason in came["metadata"]["ray"]["reason"]
         assert came["loans"] == []
         assert same(kind, nbytes, store.get("copied").value())
-        assert reason in driver.run("ray_borrowing.take_never", store.path, kind, nbytes)
+        never = driver.run("ray_borrowing.take_never", store.path, kind, nbytes)
+        assert (never == "borrowed") if nbytes == 1000 else (reason in never)
         driver.run("ray_borrowing.forget", "copied")
         store.destroy()
 
@@ -121,7 +136,7 @@ def test_ray_gets_its_memory_back_once_the_last_reader_is_gone(driver: Driver, s
     assert not driver.run("ray_borrowing.fits", large)
     assert same("table", large, held)
     del held
-    driver.run("ray_borrowing.places_held", 0)
+    driver.run("ray_borrowing.places_held", store.path, 0)
     assert driver.run("ray_borrowing.fits_at_last", large)
     assert store.loans() == []
 
@@ -131,12 +146,12 @@ def test_the_death_of_one_keeper_changes_nothing_that_of_both_is_told(
     driver: Driver, store: fs.Store
 ) -> None:
     driver.run("ray_borrowing.take", store.path, "table", SIZE, "lent")
-    driver.run("ray_borrowing.places_held", 1)
-    assert len(driver.run("ray_borrowing.kill_keepers", 1)) == 1
+    driver.run("ray_borrowing.places_held", store.path, 1)
+    assert driver.run("ray_borrowing.kill_keeper", store.path) == 1
     assert same("table", SIZE, store.get("lent").value())
     store.recover()
     assert same("table", SIZE, store.get("lent").value())
-    assert len(driver.run("ray_borrowing.kill_keepers", 1)) == 1
+    assert driver.run("ray_borrowing.kill_keeper", store.path) == 1
     with pytest.raises(fs.ObjectLost):
         store.get("lent")
     store.recover()
@@ -163,7 +178,7 @@ def test_what_is_kept_is_the_stores_own(driver: Driver, store: fs.Store) -> None
     obj = store.get("lent")
     obj.persist()
     del obj
-    driver.run("ray_borrowing.places_held", 0)
+    driver.run("ray_borrowing.places_held", store.path, 0)
     assert not store.get("lent").borrowed
     assert same("table", SIZE, store.get("lent").value())
 
@@ -204,13 +219,13 @@ def test_the_raylet_may_die(store: fs.Store) -> None:
         driver.run("ray_borrowing.take", store.path, "array", SIZE, "kept")
         store.get("kept").persist()
         view = store.get("lent").value()
-        keepers = [one["pid"] for one in driver.run("ray_borrowing.places_held", 1)]
+        keepers = [one["pid"] for one in driver.run("ray_borrowing.places_held", store.path, 1)]
         for pid in driver.run("ray_borrowing.raylets"):
             os.kill(pid, signal.SIGKILL)
         for _ in range(2):
             try:
                 assert same("array", SIZE, store.get("lent").value())  # right while a keeper lives
-            except fs.ObjectLost:
+            except fs.FlightStoreError:
                 break
         until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in keepers))
         with pytest.raises(fs.ObjectLost):
