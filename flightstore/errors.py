@@ -20,6 +20,7 @@ __all__ = [
     "NotAStore",
     "NotAllowed",
     "NotAuthenticated",
+    "NotBorrowable",
     "NotConvertible",
     "NotOffered",
     "NotStorable",
@@ -104,6 +105,10 @@ class NotStorable(FlightStoreError, TypeError):
     """
 
     pickle_helps: bool = True
+
+
+class NotBorrowable(NotStorable):
+    """Nothing of this value lies in the memory that was offered for it; it can be copied: put it."""
 
 
 class NotConvertible(FlightStoreError, TypeError):

@@ -19,6 +19,8 @@ __all__ = [
     "EvictionCandidate",
     "Event",
     "Holder",
+    "Loan",
+    "LoanInfo",
     "ObjectID",
     "ObjectInfo",
     "RecoverReport",
@@ -73,6 +75,47 @@ Ref: TypeAlias = str | ObjectID
 
 
 @dataclass(frozen=True, slots=True)
+class Loan:
+    """A run of somebody else's memory that objects can be made of without a copy.
+
+    It is `length` bytes from `offset` of a file, which this process has mapped at `address`.
+
+    Whoever makes a loan promises that the bytes do not change as long as it lasts.
+    """
+
+    path: str
+    """The file; it must open under this path in every process that gets the object."""
+    offset: int
+    """Where the bytes begin in the file."""
+    length: int
+    """How many there are."""
+    address: int
+    """Where they are in this process's memory."""
+    keepers: tuple[int, ...] = ()
+    """Clients of the store (`Store.client_id`) of which one at least must live for the bytes to be what they
+    are. Empty for a file that nobody has to keep, such as one on a disk."""
+    checked: bool = True
+    """Whether a changed time of modification means that the bytes are lost. False for a file that others
+    write elsewhere in."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoanInfo:
+    """A loan that objects of a store use. It is over when none of them is used any more."""
+
+    number: int
+    """Its number, never used again in the store."""
+    path: str
+    """The file."""
+    offset: int
+    """Where the bytes begin in the file."""
+    length: int
+    """How many there are."""
+    keepers: tuple[int, ...]
+    """The clients that keep them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What the catalog knows about one object, at one moment."""
 
@@ -95,7 +138,8 @@ class ObjectInfo:
     pinned: bool
     """Whether it is pinned."""
     state: str
-    """``sealed``, or ``spilled`` while some of it is in a spill file only."""
+    """``sealed``; ``spilled`` while some of it is in a spill file only; ``borrowed`` while some of it is
+    somebody else's memory."""
     metadata: Any = None
     """What the creator attached."""
     evictable: bool = False

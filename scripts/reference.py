@@ -347,6 +347,7 @@ CONTRACT = {
 MIXINS = {
     "attached": "Attached",
     "composing": "Composing",
+    "borrowing": "Borrowing",
     "keeping": "Keeping",
     "sessions": "Sessions",
     "batches": "Batching",

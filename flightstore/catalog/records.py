@@ -16,6 +16,7 @@ import msgspec
 from flightstore.catalog import keys
 
 __all__ = [
+    "LOAN",
     "Continuation",
     "Extent",
     "Member",
@@ -40,6 +41,10 @@ class Extent(NamedTuple):
     file: int
     offset: int
     length: int
+
+
+LOAN = Extent(SPILL_FILE, 0, 0)
+"""Among the extents that a new object is to share: the memory it borrows. No spill record is number 0."""
 
 
 class Member(NamedTuple):

@@ -18,6 +18,7 @@ __all__ = [
     "SPILLED",
     "BatchRecord",
     "EventRecord",
+    "Lender",
     "Owner",
     "SessionRecord",
     "SpillRecord",
@@ -97,6 +98,25 @@ class BatchRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return (self.parent, *self.outer) if self.parent else ()
 
 
+class Lender(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Somebody else's file that an extent lies in, and how to tell that it is still the same."""
+
+    path: str
+    """Where it opens, in every process of the user who put the object."""
+    offset: int
+    """Where the extent begins there."""
+    device: int
+    """`st_dev`."""
+    inode: int
+    """`st_ino`."""
+    size: int
+    """`st_size`."""
+    mtime_ns: int = 0
+    """`st_mtime_ns`; 0 for a file whose writer is trusted, which others change all the time elsewhere."""
+    keepers: tuple[int, ...] = ()
+    """Clients of which one at least must live for the bytes to be what they were; empty for none."""
+
+
 class SpillRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where an extent of SPILL_FILE is: in memory, in a file outside, or both.
 
@@ -119,6 +139,13 @@ class SpillRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Whose quota its memory counts against."""
     dropping: bool = False
     """Somebody is about to give the memory up and looks for readers; who must use it waits."""
+    lender: Lender | None = None
+    """Where its bytes are while it is borrowed: neither in memory of the store nor in a file of its own."""
+
+    @property
+    def only_spilled(self) -> bool:
+        """Whether its bytes are in a spill file only."""
+        return self.offset < 0 and self.lender is None
 
 
 class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -391,8 +391,8 @@ class WriteTransaction:
     def put_spill(self, number: int, record: SpillRecord) -> None:
         """Write a spill record, new or changed, and keep account of what is in files only."""
         before = self.spill(number)
-        was = before.length if before is not None and before.offset < 0 else 0
-        now = record.length if record.offset < 0 else 0
+        was = before.length if before is not None and before.only_spilled else 0
+        now = record.length if record.only_spilled else 0
         self.counters.spilled_bytes += now - was
         self.counters.spills += now > was
         self.txn.put(keys.spill_key(number), encode_record(record))
@@ -422,6 +422,13 @@ class WriteTransaction:
         self.put_spill(number, record)
         return record
 
+    def borrow(self, record: SpillRecord) -> Extent:
+        """Record an extent of somebody else's memory, with one user; returns it."""
+        extent = spilled_extent(self.next_spill(), record.length)
+        self.put_spill(extent.offset, record)
+        self._put_use(extent, ExtentUse(record.length, 1))
+        return extent
+
     def put_doomed(self, file: int, location: str) -> None:
         """Record a spill file that is to be removed."""
         self.txn.put(keys.doomed_key(file), location.encode())
@@ -441,7 +448,8 @@ class WriteTransaction:
             self.put_doomed(record.file, record.location)
         if record.offset >= 0:
             return self.drop_extent(Extent(ARENA_FILE, record.offset, record.length))
-        self.counters.spilled_bytes -= record.length
+        if record.only_spilled:
+            self.counters.spilled_bytes -= record.length
         return None
 
     # --- events ---

@@ -99,6 +99,8 @@ class Connection:
         """Eviction policies that this process uses, by session; see lifecycle.choosing."""
         self.verified_spills: dict[int, tuple[int, int]] = {}
         """Spill files whose checksum this process has compared: number, and inode and time of change."""
+        self.borrowed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        """What this process has mapped of borrowed extents, by number; see lifecycle.lending."""
         self.batches_looked_at = 0
         """Where to look for the next batch to reclaim; see lifecycle.batch_sweep."""
         self.events_kept = max(identity.catalog_bytes >> _EVENT_SHARE, _LEAST_EVENTS)

@@ -203,7 +203,7 @@ def _check_spill(picture: _Picture, extent: Extent, use: ExtentUse) -> Iterator[
         spill = picture.spills.get(extent.offset)
         if spill is None:
             yield Finding("spills", f"{extent} has no spill record")
-        elif spill.offset < 0 and (not spill.location or spill.writer):
+        elif spill.only_spilled and (not spill.location or spill.writer):
             yield Finding("spills", f"{extent} is neither in memory nor in a finished file")
     elif use.spill:
         spill = picture.spills.get(use.spill)
@@ -277,7 +277,7 @@ def _check_events(picture: _Picture) -> Iterator[Finding]:
 
 def _check_counters(picture: _Picture) -> Iterator[Finding]:
     counters = picture.counters
-    only_spilled = [spill.length for spill in picture.spills.values() if spill.offset < 0]
+    only_spilled = [spill.length for spill in picture.spills.values() if spill.only_spilled]
     used = sum(extent.length for extent, _ in picture.extents if extent.file == ARENA_FILE)
     warm = sum(end - start for start, end in picture.free[keys.WARM])
     transit = sum(end - start for start, end, _, _ in picture.transits)

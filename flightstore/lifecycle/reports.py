@@ -40,18 +40,21 @@ def info(
         creator_pid=record.creator_pid,
         refs=counts[record.serial],
         pinned=record.pins > 0,
-        state="spilled" if _is_spilled(conn, record) else "sealed",
+        state=_state(conn, record),
         metadata=msgspec.msgpack.decode(raw) if raw else None,
         evictable=bool(record.flags & eviction.DROPPABLE),
     )
 
 
-def _is_spilled(conn: Connection, record: ObjectRecord) -> bool:
-    """Whether some of the payload is in a spill file only."""
+def _state(conn: Connection, record: ObjectRecord) -> str:
+    """Whether some of the payload is borrowed, or else in a spill file only."""
     whole = unfolded(record, conn.catalog.get) if record.more else record
     numbers = [extent.offset for extent in whole.extents if extent.file == SPILL_FILE]
     found = [conn.catalog.get(keys.spill_key(number)) for number in numbers]
-    return any(decode_spill(raw).offset < 0 for raw in found if raw is not None)
+    spills = [decode_spill(raw) for raw in found if raw is not None]
+    if any(spill.lender is not None for spill in spills):
+        return "borrowed"
+    return "spilled" if any(spill.only_spilled for spill in spills) else "sealed"
 
 
 def _long_metadata(conn: Connection, session: int, object_id: bytes, record: ObjectRecord) -> bytes:

@@ -21,6 +21,7 @@ import os
 import zlib
 from io import FileIO
 
+import msgspec
 import pyarrow as pa
 
 from flightstore.abc.storage import SpillStorage, masked_url
@@ -37,7 +38,7 @@ from flightstore.memory.leases import Lease
 from flightstore.objects.base import KIND_BLOB, Payload
 from flightstore.types import ObjectID
 
-__all__ = ["buffer_of"]
+__all__ = ["buffer_of", "hand_over"]
 
 _TRIES = 3
 
@@ -46,11 +47,15 @@ def buffer_of(conn: Connection, object_id: ObjectID, extent: Extent, lease: Leas
     """The bytes of an extent of SPILL_FILE, read-only; the buffer keeps the lease.
 
     Raises:
-        ObjectLost: its file is missing or damaged.
+        ObjectLost: its file is missing or damaged; or it was borrowed, and its lender is gone.
         SpillFailed: the storage does not give it now.
     """
     number = extent.offset
     record = _settled(conn, number)
+    if record.lender is not None:
+        from flightstore.lifecycle import lending  # calls this module
+
+        return lending.mapped(conn, object_id, number, record, lease)
     if record.offset < 0:
         with contextlib.suppress(CatalogFull):  # what is not recorded can be read from where it is
             record = _restored(conn, object_id, number, record)
@@ -84,7 +89,7 @@ def _restored(conn: Connection, object_id: ObjectID, number: int, record: SpillR
         whole = range(extent.offset, extent.offset + extent.length)
         conn.arena.populate(extent.offset, extent.length, whole)
         _read_checked(conn, object_id, record, conn.arena.writable(extent.offset, record.length))
-        return conn.write(lambda tx: _hand_over(tx, number, new, extent))
+        return conn.write(lambda tx: hand_over(tx, number, new, extent))
     except BaseException:
         sealing.give_up(conn, (new,))
         raise
@@ -114,7 +119,7 @@ def _take(conn: Connection, tx: WriteTransaction, new: NewObject) -> Extent | No
     return extent
 
 
-def _hand_over(tx: WriteTransaction, number: int, new: NewObject, extent: Extent) -> SpillRecord:
+def hand_over(tx: WriteTransaction, number: int, new: NewObject, extent: Extent) -> SpillRecord:
     """The pending object's extent becomes the spill record's, unless somebody was faster."""
     record = spilling.settle_spill(tx, number)
     assert record is not None, "a leased extent keeps its record"
@@ -123,7 +128,7 @@ def _hand_over(tx: WriteTransaction, number: int, new: NewObject, extent: Extent
         tx.abort_pending(new.session, new.id, new.serial)
         return record
     tx.drop_pending(new.session, new.id)
-    return tx.keep_in_arena(number, record, extent.offset)
+    return tx.keep_in_arena(number, msgspec.structs.replace(record, lender=None), extent.offset)
 
 
 # --- where they are ---

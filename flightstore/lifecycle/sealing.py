@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from flightstore.catalog import keys
-from flightstore.catalog.records import Extent, Member, ObjectRecord
+from flightstore.catalog.records import LOAN, Extent, Member, ObjectRecord
+from flightstore.catalog.scopes import SpillRecord
 from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import NotStorable, ObjectExists, StoreClosed, StoreFull
 from flightstore.lifecycle import batches, events, extents, freeing, queue, quotas, room, sessions
@@ -76,6 +77,8 @@ class NewObject:
     """Extents of other objects that it is composed of. The caller holds leases on these meanwhile."""
     members: tuple[Member, ...] = ()
     """Those objects."""
+    loan: SpillRecord | None = None
+    """What it borrows, if `shared` lists LOAN."""
     assembly: Assembly | None = None
     """What it becomes when it is sealed, if it is made of several pending objects."""
     flags: int = 0
@@ -397,7 +400,10 @@ def _sharing(tx: WriteTransaction, new: NewObject, record: ObjectRecord) -> Obje
     """
     if not new.shared and not new.members:
         return record
-    shared = [tx.share_extent(extent) for extent in new.shared]
+    shared = [
+        tx.borrow(new.loan) if new.loan and extent == LOAN else tx.share_extent(extent)
+        for extent in new.shared
+    ]
     return msgspec.structs.replace(record, extents=(*record.extents, *shared), members=new.members)
 
 

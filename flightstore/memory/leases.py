@@ -251,10 +251,10 @@ class LeaseTable:
         if self._stay_frozen:
             return
         self._frozen = False
-        while self._given_back_late:
-            index = self._given_back_late.popleft()
-            self._words[index] = _NOBODY
-            self._free.append(index)
+        late = self._given_back_late
+        while late:
+            self._words[late[0]] = _NOBODY  # first: an interrupt may lose an entry, never leave it written
+            self._free.append(late.popleft())
 
     def copy_for_child(self, store_path: str, mode: int) -> ClientFile:
         """A client file for a child about to be forked, with all entries of this one. Requires the freeze."""

@@ -84,6 +84,14 @@ class StoreView(Protocol):
         """Processes that hold references on the object."""
         ...
 
+    def borrows(self, record: ObjectRecord) -> bool:
+        """Whether some of the object's bytes are somebody else's memory."""
+        ...
+
+    def persisted(self, handle: Handle, timeout: float | None) -> Handle:
+        """The object after what it borrows was copied into the store."""
+        ...
+
     def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
         """A function and arguments that get the object again, in another process: what pickle takes."""
         ...
@@ -169,6 +177,34 @@ class Object:
         if record.metadata_at is not None:
             raw = memoryview(handle.payload)[record.metadata_at[0] : sum(record.metadata_at)]
         return msgspec.msgpack.decode(raw) if raw else None
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether some of its bytes are somebody else's memory: it is only as good as its owner then."""
+        handle = self._live
+        return handle.store.borrows(handle.record)
+
+    def persist(self, *, timeout: float | None = 0) -> None:
+        """Copy what the object borrows into the store, once and for all who use it; nothing if it borrows
+        nothing.
+
+        Afterwards it depends on nobody. Values that were taken from it before still refer to the lender's
+        memory.
+
+        Args:
+            timeout: Seconds to wait for room; None waits for ever.
+
+        Raises:
+            StoreFull: there is no room; it is borrowed as before.
+            ObjectLost: its owner is gone already.
+        """
+        handle = self._live
+        if handle.store.borrows(handle.record):
+            self._handle = handle.store.persisted(handle, timeout)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of what was made of the handle's memory."""
 
     def holders(self) -> list[Holder]:
         """The processes that hold references on this object, this one included."""

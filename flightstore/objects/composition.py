@@ -22,6 +22,7 @@ import msgspec
 import pyarrow as pa
 
 from flightstore.catalog.records import Extent, Member
+from flightstore.objects.apart import open_apart
 from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Handle, Payload, aligned
 from flightstore.objects.capture import referenced_bytes, size_of
 from flightstore.objects.ipc import Stream, TableLayout, decode_layout, open_table
@@ -59,6 +60,9 @@ class Segment(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """How it lies; offsets from its beginning."""
     source: bytes = b""
     """Id of the object it was put with; empty for this one."""
+    bodies: int = 0
+    """Which of the shared extents its messages' bodies are: each is the whole extent; 0: they lie in the
+    stream, as usual."""
 
 
 class ColumnRun(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -106,6 +110,10 @@ class SegmentSource(NamedTuple):
     schema: pa.Schema
     stream: pa.Buffer | None
     """Its bytes, when stored."""
+    bodies: Extent | None = None
+    """The extent that its bodies are in, if they are not in the stream."""
+    body: pa.Buffer | None = None
+    """The bytes of that extent, when stored."""
 
     @property
     def key(self) -> tuple[Any, int]:
@@ -156,7 +164,7 @@ def layout_of(handle: Handle) -> ComposedLayout:
 def open_composed(handle: Handle) -> pa.Table:
     """A composed table over its extents' memory; nothing is copied."""
     layout = layout_of(handle)
-    tables = [open_table(_stream(handle, layout, segment), segment.layout) for segment in layout.segments]
+    tables = [_opened(handle, layout, segment) for segment in layout.segments]
     columns: list[pa.ChunkedArray] = []
     for run in layout.columns:
         for index in range(run.count):
@@ -173,16 +181,21 @@ def empty_columns(schema: pa.Schema, num_rows: int) -> pa.Table:
     return pa.Table.from_arrays([pa.nulls(num_rows)], schema=with_one).select([])
 
 
-def _number(handle: Handle, layout: ComposedLayout, segment: Segment) -> int:
-    """Which of the object's extents a segment lies in."""
-    if not segment.extent:
-        return 0
-    return len(handle.record.extents) - layout.shared + segment.extent - 1
+def _number(handle: Handle, layout: ComposedLayout, shared: int) -> int:
+    """Which of the object's extents its layout means: 0 for its own, else one of those it shares."""
+    return len(handle.record.extents) - layout.shared + shared - 1 if shared else 0
 
 
 def _stream(handle: Handle, layout: ComposedLayout, segment: Segment) -> pa.Buffer:
-    extent = handle.extent(_number(handle, layout, segment))
+    extent = handle.extent(_number(handle, layout, segment.extent))
     return extent.slice(segment.offset, segment.layout.stream_bytes)
+
+
+def _opened(handle: Handle, layout: ComposedLayout, segment: Segment) -> pa.Table:
+    stream = _stream(handle, layout, segment)
+    if not segment.bodies:
+        return open_table(stream, segment.layout)
+    return open_apart(stream, handle.extent(_number(handle, layout, segment.bodies)))
 
 
 def joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -243,11 +256,15 @@ def _segment_source(
     handle: Handle, layout: ComposedLayout, segment: Segment, source: Member | None
 ) -> SegmentSource:
     stream = _stream(handle, layout, segment)
-    extent = Extent(*handle.record.extents[_number(handle, layout, segment)])
+    extent = Extent(*handle.record.extents[_number(handle, layout, segment.extent)])
     schema = _segment_schema(stream, segment.layout)
+    bodies = _number(handle, layout, segment.bodies) if segment.bodies else None
     # A source that was deleted before this object was sealed is no member; its bytes are shared all the same.
     member = source or Member(segment.source, 0)
-    return SegmentSource(extent, segment.offset, segment.layout, member, schema, stream)
+    if bodies is None:
+        return SegmentSource(extent, segment.offset, segment.layout, member, schema, stream)
+    body = Extent(*handle.record.extents[bodies]), handle.extent(bodies)
+    return SegmentSource(extent, segment.offset, segment.layout, member, schema, stream, *body)
 
 
 # --- writing ---
@@ -300,7 +317,8 @@ def compose(wanted: Source, streams: Sequence[Stream] = ()) -> Composition:
             layout, schema_at=(aligned(size), len(message)), schema_fingerprint=fingerprint_of(message)
         )
         size = aligned(size) + len(message)
-    shared = list(dict.fromkeys(segment.extent for segment in segments if segment.extent is not None))
+    used = [extent for segment in segments for extent in (segment.extent, segment.bodies)]
+    shared = list(dict.fromkeys(extent for extent in used if extent is not None))
     encoded = _encode(_filled(layout, wanted, segments, shared))
     if len(encoded) > INLINE_LAYOUT_BYTES:
         at = (aligned(size), len(encoded))
@@ -331,6 +349,7 @@ def _filled(
             segment.offset,
             segment.layout,
             segment.source.id if segment.source is not None else b"",
+            extents[segment.bodies] if segment.bodies is not None else 0,
         )
         for segment in segments
     )
@@ -363,9 +382,12 @@ def _nbytes(wanted: Source, segments: list[SegmentSource]) -> int:
     total = 0
     for segment in segments:
         columns = used[segment.key]
-        if segment.stream is None or len(columns) == len(segment.schema):
+        if segment.stream is None or (segment.body is None and len(columns) == len(segment.schema)):
             total += segment.layout.stream_bytes
-        else:
+            continue
+        if segment.body is None:
             table = open_table(segment.stream, segment.layout)
-            total += sum(referenced_bytes(table.column(column)) for column in columns)
+        else:
+            table = open_apart(segment.stream, segment.body)
+        total += sum(referenced_bytes(table.column(column)) for column in columns)
     return total

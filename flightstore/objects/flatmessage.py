@@ -39,6 +39,7 @@ __all__ = [
     "is_compressed",
     "is_little_endian",
     "null_counts",
+    "place",
     "realign",
     "relay",
     "resize",
@@ -134,21 +135,26 @@ def relay(metadata: bytearray, lengths: list[int]) -> tuple[list[int], int]:
     Returns:
         The offset of each buffer, and the new body length.
     """
-    numbers, where = _numbers(metadata, _batch_of(metadata), 2, 2)
     offsets = []
     at = 0
-    for i, length in enumerate(lengths):
+    for length in lengths:
         offsets.append(at)
-        numbers[2 * i : 2 * i + 2] = at, length
         at += (length + 63) & -64
-    if numbers:
+    place(metadata, list(zip(offsets, lengths, strict=True)), at)
+    return offsets, at
+
+
+def place(metadata: bytearray, buffers: list[tuple[int, int]], body_bytes: int) -> None:
+    """Change `metadata` (of a record or dictionary batch) to buffers at these (offset, length) of a body."""
+    _, where = _numbers(metadata, _batch_of(metadata), 2, 2)
+    if buffers:
+        numbers = [number for buffer in buffers for number in buffer]
         pack_into(f"<{len(numbers)}q", metadata, where, *numbers)
     position = _field(metadata, _follow(metadata, 0), 3)
     if position:  # absent means 0, and an empty body stays empty
-        _i64.pack_into(metadata, position, at)
-    elif at:
+        _i64.pack_into(metadata, position, body_bytes)
+    elif body_bytes:
         raise ValueError("a message without a body cannot be given one")
-    return offsets, at
 
 
 def resize(metadata: bytearray, num_rows: int, nodes: list[tuple[int, int]]) -> None:

@@ -331,7 +331,7 @@ def _segments(
         end = at + length
     found = []
     for one in layout.segments:
-        _require(one.extent == 0 and not one.source, "a segment of another object")
+        _require(one.extent == 0 and not one.source and not one.bodies, "a segment of another object")
         found.append(_stream(one.layout, payload.slice(one.offset, one.layout.stream_bytes)))
     return found
 

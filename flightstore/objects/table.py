@@ -58,8 +58,11 @@ class Table(Object):
 
         Idempotent.
         """
-        self._table = None
+        self._forget()
         super().release()
+
+    def _forget(self) -> None:
+        self._table = None
 
     @property
     def members(self) -> list[ObjectID]:

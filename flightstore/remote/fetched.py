@@ -36,6 +36,14 @@ class RemoteView:
         """The processes on the store's machine that hold it: this one's copy holds nothing there."""
         return self.source.holders(self.id)
 
+    def borrows(self, record: ObjectRecord) -> bool:
+        """Never: what was fetched is this process's own."""
+        return False
+
+    def persisted(self, handle: Handle, timeout: float | None) -> Handle:
+        """The same."""
+        return handle
+
     def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
         source = self.source
         return arrived, (source.url, source.nonce, source.session_text, bytes(object_id))

@@ -30,6 +30,7 @@ from flightstore.objects.base import Object
 from flightstore.objects.registry import encode
 from flightstore.store.attached import check_new, deadline_of, listed
 from flightstore.store.batches import Batching
+from flightstore.store.borrowing import Borrowing
 from flightstore.store.composing import Composing
 from flightstore.store.events import Subscribing
 from flightstore.store.keeping import Keeping
@@ -101,7 +102,7 @@ def connect(
     return store
 
 
-class Store(Composing, Keeping, Sessions, Batching, Subscribing, AbstractStore):
+class Store(Borrowing, Composing, Keeping, Sessions, Batching, Subscribing, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from flightstore.catalog.records import ObjectRecord
 from flightstore.errors import StoreClosed
-from flightstore.lifecycle import reports
+from flightstore.lifecycle import reading, reports
 from flightstore.lifecycle.connection import Connection
-from flightstore.objects.base import Object
+from flightstore.objects.base import Handle, Object
 from flightstore.types import Holder, ObjectID
 
 __all__ = ["View", "arrived"]
@@ -25,6 +26,19 @@ class View:
 
     def holders_of(self, serial: int) -> list[Holder]:
         return reports.holders(self._conn, serial)
+
+    def borrows(self, record: ObjectRecord) -> bool:
+        from flightstore.lifecycle import lending  # needs what only writers need
+
+        return lending.is_borrowed(self._conn, record)
+
+    def persisted(self, handle: Handle, timeout: float | None) -> Handle:
+        from flightstore.lifecycle import lending
+        from flightstore.store.attached import deadline_of  # calls this module
+
+        conn = self._conn
+        lending.persist(conn, handle.id, handle.record, deadline_of(timeout))
+        return reading.handle_for(conn, self, (handle.id, handle.record, handle.lease))
 
     def departing(self, object_id: ObjectID) -> tuple[Callable[..., Object], tuple[Any, ...]]:
         identity = self._conn.control.identity

@@ -33,7 +33,7 @@ from pathlib import Path
 import flightstore
 from flightstore.testing.chaosboard import Board
 from flightstore.testing.chaoschecks import Checker
-from flightstore.testing.chaosmoves import KEEP_SESSION
+from flightstore.testing.chaosmoves import KEEP_SESSION, MOVES
 from flightstore.testing.chaosworker import CHILD_ROWS, COUNTERS, INTERRUPT, SETTLED, Plan, follow, run
 from flightstore.testing.faultystorage import faulty_url
 from flightstore.testing.watched import Watched, describe, fork_watched
@@ -204,6 +204,7 @@ def chaos(
     capacity: int | str = "64MiB",
     faulty: bool = True,
     interrupts: bool = True,
+    least_checked: int = 0,
 ) -> ChaosResult:
     """Run the chaos, check the store after each round and at the end.
 
@@ -215,13 +216,17 @@ def chaos(
         capacity: Of the store.
         faulty: Spill through a storage that fails, too, now and then.
         interrupts: Raise KeyboardInterrupt in the middle of moves.
+        least_checked: Go on beyond `seconds`, ten times as long at most, until so many objects were compared
+            and every move was made: for machines that have much else to do.
     """
     place = Path(tempfile.mkdtemp(prefix=f"flightstore-chaos-{os.getpid()}-", dir="/dev/shm"))
     disk = Path(tempfile.mkdtemp(prefix=f"flightstore-chaos-{os.getpid()}-", dir="/var/tmp"))
     # Whoever is not ready to be interrupted yet ignores it, from its birth.
     before = signal.signal(INTERRUPT, signal.SIG_IGN)
     try:
-        return _chaos(place, disk, seconds, processes, seed, round_s, capacity, faulty, interrupts)
+        return _chaos(
+            place, disk, seconds, processes, seed, round_s, capacity, faulty, interrupts, least_checked
+        )
     finally:
         signal.signal(INTERRUPT, before)
         shutil.rmtree(place, ignore_errors=True)
@@ -238,6 +243,7 @@ def _chaos(
     capacity: int | str,
     faulty: bool,
     interrupts: bool,
+    least_checked: int,
 ) -> ChaosResult:
     for name in ("ledgers", "spilled"):
         (disk / name).mkdir()
@@ -258,8 +264,8 @@ def _chaos(
         with flightstore.connect(plan.store, capacity=capacity, spill=url) as store:
             store.session(KEEP_SESSION).close()
         crew.start()
-        while not failures and time.monotonic() < began + seconds:
-            _work(crew, board, min(began + seconds, time.monotonic() + round_s), interrupts)
+        while not failures and not _is_over(board, began, seconds, least_checked):
+            _work(crew, board, time.monotonic() + min(round_s, seconds), interrupts)
             failures = crew.failures or _check(crew, checker, rounds + 1)
             rounds += 1
             failures = [f"round {rounds}: {one}" for one in failures]
@@ -278,6 +284,14 @@ def _chaos(
     return ChaosResult(
         counts, crew.kills, crew.stops, rounds, checker.checked, elapsed, seed, interrupted, tuple(failures)
     )
+
+
+def _is_over(board: Board, began: float, seconds: float, least_checked: int) -> bool:
+    elapsed = time.monotonic() - began
+    lacking = least_checked and (
+        board.total("checked") < least_checked or not all(board.total(f"move {name}") for name in MOVES)
+    )
+    return elapsed > (10 * seconds if lacking else seconds)
 
 
 def _work(crew: _Crew, board: Board, until: float, interrupts: bool) -> None:

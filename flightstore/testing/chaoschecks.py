@@ -8,6 +8,7 @@ Invariants: between rounds every process has given back what it held, so all mem
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from flightstore.testing.stresspattern import blocks_problem
 __all__ = ["Checker"]
 
 _MOST_ORPHANS = 60
+_PATIENCE_S = 10.0
 _TRIES = 40  # until a storage that fails now and then has done what it is asked
 
 
@@ -42,7 +44,7 @@ class Checker:
         with flightstore.connect(self._path, create=False, busy_timeout=20) as store:
             self._settle(store)
             failures = [f"fsck: {finding}" for finding in store.fsck()]
-            failures += self._accounts(store, living)
+            failures += self._settled_accounts(store, living)
             failures += self._files(store)
             failures += self._protected(store)
             failures += self._keep_session(store)
@@ -102,6 +104,14 @@ class Checker:
             store.recover()
             if not list(store._conn.catalog.items(keys.DOOMED)):
                 return
+
+    def _settled_accounts(self, store: Any, living: int) -> list[str]:
+        """What is left behind for good: a process that was killed may take a while to be gone."""
+        end = time.monotonic() + _PATIENCE_S
+        while (failures := self._accounts(store, living)) and time.monotonic() < end:
+            time.sleep(0.02)
+            store.recover()
+        return failures
 
     def _accounts(self, store: Any, living: int) -> list[str]:
         stats = store.stats()

@@ -25,9 +25,9 @@ from flightstore.testing.stresspattern import block, block_length, blocks_proble
 @pytest.mark.slow
 @pytest.mark.req("FAIL-2", "FAIL-3", "FAIL-4", "INV-4", "BAT-6", "BAT-7", "ISO-2", "INV-11")
 def test_the_whole_life_cycle_under_kills_stops_and_forks() -> None:
-    result = chaos(seconds=15, processes=4, seed=1, round_s=5, capacity="16MiB")
+    result = chaos(seconds=15, processes=4, seed=1, round_s=5, capacity="16MiB", least_checked=500)
     assert result.failures == ()
-    assert result.counts["checked"] > 500, "hardly anything was done"
+    assert result.counts["checked"] >= 500, "hardly anything was done"
     assert min(result.counts[f"move {name}"] for name in MOVES) > 0
     assert min(result.kills, result.counts["forks"], result.rounds) > 1
 

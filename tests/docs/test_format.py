@@ -132,6 +132,7 @@ def test_counters() -> None:
         ("SessionRecord:", scopes.SessionRecord),
         ("BatchRecord:", scopes.BatchRecord),
         ("SpillRecord:", scopes.SpillRecord),
+        ("Lender:", scopes.Lender),
         ("EventRecord:", scopes.EventRecord),
         ("WaiterRecord:", scopes.WaiterRecord),
         ("TensorLayout:", TensorLayout),

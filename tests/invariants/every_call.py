@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import Callable
 
 import pyarrow as pa
 
 import flightstore as fs
+from flightstore.testing.lenders import Lender
 
 ASKED = 1 << 19
 """What every call asks for that puts something."""
@@ -103,6 +105,13 @@ def _spill(store: fs.Store) -> None:
         store.spill()
 
 
+def _put_borrowed(store: fs.Store) -> None:
+    """What only refers to the file that this test lends; deleted again before that goes."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        lender = Lender(f"{folder}/lender", 1 << 20)
+        store.delete(store.put_borrowed(lender.moved(pa.table({"z": COLUMN})), lender.loan()))
+
+
 def _deleted(store: fs.Store) -> int:
     return store.delete("victim", if_unused=True) + store.delete("victim")
 
@@ -112,6 +121,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "batch": lambda store: _in_a_batch(store, lambda store, batch: batch.end()),
     "batches": lambda store: store.batches(),
     "capacity_bytes": lambda store: store.capacity_bytes,
+    "client_id": lambda store: store.client_id,
     "concat": lambda store: store.concat(["watched", "watched"], "concatenated"),
     "contains": lambda store: store.contains("watched"),
     "create": lambda store: store.create(ASKED, "created"),
@@ -131,6 +141,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "holders": lambda store: store.holders("watched"),
     "join_batch": lambda store: _in_a_batch(store, lambda store, batch: store.join_batch(batch.token).end()),
     "list": lambda store: store.list(),
+    "loans": lambda store: store.loans(),
     "mapped": lambda store: store.mapped,
     "new_batch": lambda store: store.new_batch().end(),
     "on_added": lambda store: _called_back(store.on_added),
@@ -140,6 +151,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "path": lambda store: store.path,
     "pin": _pinned,
     "put": lambda store: store.put(bytes(ASKED), "put"),
+    "put_borrowed": _put_borrowed,
     "put_many": lambda store: store.put_many({"put one": bytes(ASKED), "put two": b""}),
     "recover": lambda store: store.recover(),
     "rename": lambda store: store.rename("watched", {"x": "z"}, "renamed"),

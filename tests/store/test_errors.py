@@ -24,6 +24,7 @@ BUILTINS = {
     "ObjectExists": (ValueError,),
     "ObjectLost": (LookupError,),
     "NotStorable": (TypeError,),
+    "NotBorrowable": (TypeError,),
     "NotConvertible": (TypeError,),
     "NotOffered": (NotImplementedError, RuntimeError),
     "InvalidArgument": (ValueError,),
