@@ -11,7 +11,7 @@ An object that was fetched through a gateway carries the gateway's URL by itself
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -95,5 +95,15 @@ def _fetched(handle: Handle, why: Exception) -> Object:
             f"the object {object_id} is in the store {path} of node {handle.node}, and {what}",
             hint="call flightstore.connectors.ray.deploy() with the store before",
         ) from why
-    with flightstore.connect(found["http"], session=handle.session or None) as store:
+    try:
+        return _got(found, handle.session, object_id)
+    except GatewayUnreachable:
+        again = addresses_of(handle.node)  # starts another gateway where one has died
+        if again is None or again["pid"] == found["pid"]:
+            raise
+        return _got(again, handle.session, object_id)
+
+
+def _got(addresses: Mapping[str, Any], session: int, object_id: ObjectID) -> Object:
+    with flightstore.connect(addresses["http"], session=session or None) as store:
         return store.get(object_id)

@@ -294,7 +294,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
 
 
 def is_loopback(location: str) -> bool:
-    """Whether only this machine reaches what listens there: loopback, all of 127.0.0.0/8, or a unix socket."""
+    """Whether only this machine reaches what listens there: a unix socket, or any address of loopback."""
     from ipaddress import ip_address
     from urllib.parse import urlsplit
 

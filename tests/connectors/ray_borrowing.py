@@ -17,6 +17,7 @@ from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
 from tests.connectors.ray_values import same, until, value_of
 
 OTHER = {"other": 1}
+MIB = 1 << 20
 HERE = {"node:127.0.0.1": 0.001}
 
 kept: dict[str, Any] = {}
@@ -46,6 +47,18 @@ def take(path: str, kind: str, nbytes: int, name: str, copy: bool | None = None)
             "grown": store.stats().used_bytes - before,
             "loans": [(loan.path, loan.length, len(loan.keepers)) for loan in store.loans()],
         }
+
+
+def take_a_gibibyte(path: str, kind: str, nbytes: int) -> dict[str, Any]:
+    """How much the whole memory file system grows, once keepers and store are there."""
+    ref = ray.put(value_of(kind, nbytes))
+    with fs.connect(path) as store:
+        from_ray(ray.put(value_of(kind, MIB)), store=store, name="small")
+        before = os.statvfs(path)
+        obj = from_ray(ref, store=store, name=kind)
+        after = os.statvfs(path)
+        grown = (before.f_bfree - after.f_bfree) * after.f_frsize
+        return {"borrowed": obj.borrowed, "nbytes": obj.nbytes, "grown": grown}
 
 
 def take_never(path: str, kind: str, nbytes: int) -> str:

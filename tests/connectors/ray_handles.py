@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 from typing import Any
 
@@ -13,6 +14,8 @@ import ray
 
 import flightstore as fs
 from flightstore.connectors.ray import deploy, register, to_ray, to_ray_dataset
+from flightstore.connectors.ray.memory import start_of
+from tests.connectors.ray_values import until
 
 OTHER = {"other": 1}
 """A resource of the second node alone."""
@@ -164,6 +167,10 @@ def deployed(path: str) -> dict[str, Any]:
         pids = {node: one["pid"] for node, one in deployment.addresses.items()}
         same = again.urls == deployment.urls
         urls = deployment.urls
+        killed = deployment.addresses[nodes["127.0.0.1"]]["pid"]
+        os.kill(killed, signal.SIGKILL)  # its actor starts another
+        until(lambda: start_of(killed) is None)
+        revived = ray.get(described.options(resources=OTHER).remote(obj))
         remote = fs.connect(urls[nodes["127.0.0.2"]])
         names = [info.name for info in remote.list()]
         remote.close()
@@ -178,7 +185,20 @@ def deployed(path: str) -> dict[str, Any]:
         "fetched": fetched,
         "names": names,
         "pids": pids,
+        "revived": revived,
     }
+
+
+def without_its_actor(path: str) -> int:
+    """The gateway of an actor that is killed; it ends by itself."""
+    node = wait_for_nodes(2)["127.0.0.1"]
+    with deploy(path, nodes=[node]) as deployment:
+        pid = int(deployment.addresses[node]["pid"])
+        with open(f"/proc/{pid}/stat") as file:
+            actor = int(file.read().rpartition(")")[2].split()[1])
+        os.kill(actor, signal.SIGKILL)
+        until(lambda: not os.path.exists(f"/proc/{pid}"))
+    return pid
 
 
 def refused(path: str) -> list[str]:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +18,7 @@ from .raycluster import Driver, RayCluster
 
 pytestmark = [pytest.mark.needs("root", "network", "mount"), pytest.mark.slow]
 MIB = 1 << 20
+GIB = 1 << 30
 SIZE = 8 * MIB
 MEMORY = 96 * MIB
 """Of Ray, on each node."""
@@ -80,6 +80,25 @@ def test_what_lies_in_rays_memory_is_borrowed(driver: Driver, store: fs.Store, k
     assert store.get("lent").borrowed
 
 
+@pytest.mark.alone
+@pytest.mark.req("O-5", "O-3")
+def test_a_gibibyte_takes_no_memory(store_dir: str) -> None:
+    with (
+        fs.connect(store_dir, capacity="64MiB") as store,
+        RayCluster(memory_bytes=5 * GIB // 2, other_bytes=None) as cluster,
+        cluster.driver() as driver,
+    ):
+        for kind in ("table", "array"):
+            came = driver.run("ray_borrowing.take_a_gibibyte", store.path, kind, GIB)
+            assert came["borrowed"]
+            assert came["nbytes"] >= GIB
+            assert came["grown"] < MIB
+            assert child(read_elsewhere, store.path, kind, GIB, kind)
+            store.delete(kind)
+            driver.run("ray_borrowing.places_held", store.path, 1)  # the small one is left
+        store.destroy()
+
+
 @pytest.mark.req("O-5")
 @pytest.mark.parametrize(
     ("kind", "nbytes", "reason"),
@@ -92,7 +111,7 @@ def test_what_lies_in_rays_memory_is_borrowed(driver: Driver, store: fs.Store, k
     ],
 )
 def test_what_does_not_is_copied_with_the_reason(
-    driver: Driver, store_dir: Path, kind: str, nbytes: int, reason: str
+    driver: Driver, store_dir: str, kind: str, nbytes: int, reason: str
 ) -> None:
     with fs.connect(store_dir, capacity="256MiB") as store:
         came = driver.run("ray_borrowing.take", store.path, kind, nbytes, "copied")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ def driver() -> Iterator[Driver]:
 
 
 @pytest.mark.req("O-5")
-def test_a_task_on_the_same_node_maps_what_it_is_given(driver: Driver, store_dir: Path) -> None:
+def test_a_task_on_the_same_node_maps_what_it_is_given(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
         found = driver.run("ray_handles.here", str(store_dir))
     assert len(found) == 6
@@ -35,7 +34,7 @@ def test_a_task_on_the_same_node_maps_what_it_is_given(driver: Driver, store_dir
 
 
 @pytest.mark.req("O-5")
-def test_no_bytes_move_on_the_same_node(driver: Driver, store_dir: Path) -> None:
+def test_no_bytes_move_on_the_same_node(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="64MiB") as store:
         moved = driver.run("ray_handles.how_much_moves", str(store_dir), ROWS)
         used = store.stats().used_bytes
@@ -48,7 +47,7 @@ def test_no_bytes_move_on_the_same_node(driver: Driver, store_dir: Path) -> None
 
 
 @pytest.mark.req("O-5", "API-14")
-def test_a_task_on_another_node_without_a_gateway_says_so(driver: Driver, store_dir: Path) -> None:
+def test_a_task_on_another_node_without_a_gateway_says_so(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
         said = driver.run("ray_handles.there_without_a_gateway", str(store_dir))
     assert f"is in the store {store_dir} of node" in said
@@ -56,7 +55,7 @@ def test_a_task_on_another_node_without_a_gateway_says_so(driver: Driver, store_
 
 
 @pytest.mark.req("O-5", "GW-7")
-def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_dir: Path) -> None:
+def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="64MiB"):
         came = driver.run("ray_handles.deployed", str(store_dir))
     first, second = came["nodes"]["127.0.0.1"], came["nodes"]["127.0.0.2"]
@@ -67,6 +66,7 @@ def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_d
         assert found["sum"] == 199_999 * 200_000 // 2
         assert found["node"] == second
         assert not found["mapped"].endswith("/arena")
+    assert came["revived"]["sum"] == came["found"]["sum"]
     assert came["scoped"]["rows"] == 20
     assert came["fetched"]["rows"] == 50
     assert came["names"] == ["made there"]
@@ -74,8 +74,14 @@ def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_d
         assert not os.path.exists(f"/proc/{pid}")
 
 
+@pytest.mark.req("GW-8")
+def test_a_gateway_ends_with_its_actor(driver: Driver, store_dir: str) -> None:
+    with fs.connect(store_dir, capacity="32MiB"):
+        assert driver.run("ray_handles.without_its_actor", str(store_dir))
+
+
 @pytest.mark.req("GW-5")
-def test_what_cannot_be_deployed_is_refused(driver: Driver, store_dir: Path) -> None:
+def test_what_cannot_be_deployed_is_refused(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
         beyond, unknown, broken = driver.run("ray_handles.refused", str(store_dir))
     assert beyond.startswith("NotAllowed: a gateway on 10.1.2.3 can be reached")
@@ -84,14 +90,14 @@ def test_what_cannot_be_deployed_is_refused(driver: Driver, store_dir: Path) -> 
 
 
 @pytest.mark.req("BAT-5")
-def test_a_batch_travels_to_tasks_by_its_token(driver: Driver, store_dir: Path) -> None:
+def test_a_batch_travels_to_tasks_by_its_token(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
         came = driver.run("ray_handles.with_a_batch", str(store_dir))
     assert came == {"same": True, "during": ["made in a task", "made in another"], "after": 0}
 
 
 @pytest.mark.req("O-5")
-def test_a_stored_table_is_a_dataset_with_a_block_for_each_chunk(driver: Driver, store_dir: Path) -> None:
+def test_a_stored_table_is_a_dataset_with_a_block_for_each_chunk(driver: Driver, store_dir: str) -> None:
     with fs.connect(store_dir, capacity="32MiB"):
         came = driver.run("ray_handles.datasets", str(store_dir))
     assert came["same"]
