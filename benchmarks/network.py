@@ -151,13 +151,29 @@ class Clients:
     def _rate(self, operation: Callable[[], object]) -> float:
         return gib_per_s(self.size, seconds(operation))
 
+    def our_gets(self) -> Mapping[str, float]:
+        """The clients of others, getting."""
+        return {
+            "flight get": self._rate(lambda: self._flight_get(self.flight, [b"big"])),
+            "http get": self._rate(lambda: self._http_get("/objects/big")),
+        }
+
+    def bare_get(self) -> Mapping[str, float]:
+        """pyarrow's client, getting from the bare server."""
+        return {"get": self._rate(lambda: self._flight_get(self.bare, [b"big"]))}
+
+    def raw_gets(self) -> Mapping[str, float]:
+        """The kernel alone, one way."""
+        return {
+            "sendfile": self._rate(lambda: self._raw_get("g")),
+            "send": self._rate(lambda: self._raw_get("s")),
+        }
+
     def ours(self) -> Mapping[str, float]:
         """Our own client, and through the gateway the clients of others."""
         got = {
             "get": self._rate(lambda: self.store.get("big").value()),
             "put": self._rate(lambda: self.store.put(self.table, "put")),
-            "http get": self._rate(lambda: self._http_get("/objects/big")),
-            "flight get": self._rate(lambda: self._flight_get(self.flight, [b"big"])),
             "flight put": self._rate(lambda: self._flight_put(self.flight)),
             "flight get 4": self._rate(lambda: self._flight_get(self.flight, self._shares())),
             "get 4": self._rate(self._get_shares),
@@ -176,11 +192,7 @@ class Clients:
 
     def raw(self) -> Mapping[str, float]:
         """The kernel alone."""
-        return {
-            "sendfile": self._rate(lambda: self._raw_get("g")),
-            "send": self._rate(lambda: self._raw_get("s")),
-            "put": self._rate(self._raw_put),
-        }
+        return {**self.raw_gets(), "put": self._rate(self._raw_put)}
 
     def _http_get(self, path: str) -> None:
         parts = urlsplit(self.urls["http"])
@@ -323,6 +335,10 @@ def measure(scratch: Path, *, quick: bool) -> list[Row]:
         urls = stack.enter_context(gateway(scratch / "store"))
         clients = Clients(urls, bare, raw, size, count)
         rounds = 2 if quick else 5
+        say("gets")
+        # Beside each other and nothing else, and often: what one transfer takes varies by a factor of three.
+        getting = {OURS: clients.our_gets, BARE: clients.bare_get, RAW: clients.raw_gets}
+        gets = [interleave(getting, rounds if quick else 5 * rounds)]
         say("large")
         large = [interleave({OURS: clients.ours, BARE: clients.bare_server, RAW: clients.raw}, rounds)]
         say("small")
@@ -336,14 +352,15 @@ def measure(scratch: Path, *, quick: bool) -> list[Row]:
         say("iperf3")
         found = {streams: iperf_gib_per_s(streams, quick=quick) for streams in (1, STREAMS)}
     note = ", ".join(f"{rate:.2f} GiB/s with {streams}" for streams, rate in found.items() if rate)
-    return _rows(large, small, f"iperf3: {note}" if note else "")
+    return _rows(gets, large, small, f"iperf3: {note}" if note else "")
 
 
-def _rows(large: Any, small: Any, iperf: str) -> list[Row]:
+def _rows(gets: Any, large: Any, small: Any, iperf: str) -> list[Row]:
     def rate(
         name: str, measure: str, beside: dict[str, tuple[str, str]], target: Target | None, note: str = ""
     ) -> Row:
-        return make_row("large", name, "GiB/s", large, measure, beside, target=target, note=note)
+        runs = gets if measure in gets[0][OURS] else large
+        return make_row("large", name, "GiB/s", runs, measure, beside, target=target, note=note)
 
     def latency(name: str, measure: str, beside: dict[str, tuple[str, str]], target: Any = None) -> Row:
         return make_row("small", name, "us", small, measure, beside, target=target)

@@ -294,8 +294,9 @@ def _together(tasks: list[Callable[[], Any]], within_s: float) -> bool:
 
 
 def _use_few_arenas() -> None:
-    """Let all threads share one arena of the C library's malloc. It makes one for each thread otherwise, and
-    gives little of them back: an upload of 4 GiB took 340 to 765 MiB with them, and 190 to 450 MiB with one.
+    """Let all threads share one arena of the C library's malloc. It makes one for each thread otherwise, each
+    with free memory of its own, which it gives little of back. What an upload takes is mostly something else:
+    gRPC reads ahead, by a window that it measures and that pyarrow lets nobody bound (docs/benchmarks.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:

@@ -29,6 +29,7 @@ from flightstore.errors import FlightStoreError, InvalidArgument, ObjectLost
 from flightstore.lifecycle import restoring, sealing
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.sealing import NewObject
+from flightstore.memory import allocator, kernel
 from flightstore.memory.leases import Lease
 from flightstore.objects.base import KIND_BLOB, Payload
 from flightstore.types import Loan, LoanInfo, ObjectID
@@ -71,7 +72,8 @@ def borrowed_from(loan: Loan, offset: int, length: int, session: int) -> SpillRe
             f"what {loan.path!r} holds from {lender.offset:,} is not what is mapped at {loan.address:#x}",
             hint="give the offset in the file of the first byte at the address",
         )
-    return SpillRecord(length, session=session, lender=lender)
+    # As long as the extent of the arena that it may become; who reads it knows where its values end.
+    return SpillRecord(kernel.round_up(length, allocator.UNIT), session=session, lender=lender)
 
 
 def loans(conn: Connection) -> list[LoanInfo]:
@@ -90,7 +92,7 @@ def loans(conn: Connection) -> list[LoanInfo]:
 
 
 class _Pages:
-    """A part of a file, mapped read-only."""
+    """A part of a file, mapped read-only; `length` may go a little beyond the file's end."""
 
     def __init__(self, lender: Lender, length: int) -> None:
         descriptor = os.open(lender.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -99,7 +101,8 @@ class _Pages:
                 raise ValueError("the file has changed")
             start = lender.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
             skipped = lender.offset - start
-            self._map = mmap.mmap(descriptor, skipped + length, prot=mmap.PROT_READ, offset=start)
+            there = min(length, lender.size - lender.offset)
+            self._map = mmap.mmap(descriptor, skipped + there, prot=mmap.PROT_READ, offset=start)
         finally:
             os.close(descriptor)
         self._buffer = pa.py_buffer(self._map)
@@ -184,7 +187,9 @@ def persist(conn: Connection, object_id: ObjectID, record: ObjectRecord, deadlin
 def _persist(
     conn: Connection, object_id: ObjectID, number: int, spill: SpillRecord, deadline: float | None
 ) -> None:
-    source = mapped(conn, object_id, number, spill, None)
+    assert spill.lender is not None
+    there = min(spill.length, spill.lender.size - spill.lender.offset)
+    source = mapped(conn, object_id, number, spill, None).slice(0, there)
     new = NewObject(spill.session, Payload(KIND_BLOB, b"", spill.length, ((0, source),)))
     stay = conn.leases.stay()  # what is pending lives as long as its client file
     try:

@@ -18,11 +18,14 @@ __all__ = ["Lender"]
 class Lender:
     """A file that values are moved into, as other stores keep them: their buffers one after the other."""
 
-    def __init__(self, path: str, capacity_bytes: int = 16 << 20) -> None:
-        self.path = path
-        with open(path, "w+b") as file:
-            os.posix_fallocate(file.fileno(), 0, capacity_bytes)
-            self._map = mmap.mmap(file.fileno(), capacity_bytes)
+    def __init__(self, path: str | None = None, capacity_bytes: int = 16 << 20) -> None:
+        """`path`: where the file is to be; without one it has no name, and goes with this process."""
+        descriptor = os.memfd_create("lender") if path is None else os.open(path, os.O_RDWR | os.O_CREAT)
+        self.path = path or f"/proc/{os.getpid()}/fd/{descriptor}"
+        os.posix_fallocate(descriptor, 0, capacity_bytes)
+        self._map = mmap.mmap(descriptor, capacity_bytes)
+        if path is not None:
+            os.close(descriptor)
         self._whole = pa.py_buffer(self._map)
         self._end = 4096 + 64  # not where the file begins, so that offsets count
         self.capacity_bytes = capacity_bytes

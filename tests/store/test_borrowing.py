@@ -271,3 +271,20 @@ def test_polars_frames(store: fs.Store, lender: Lender) -> None:
     store.put_borrowed(data, lender.loan(), "frame")
     assert store.get("frame").borrowed
     assert store.get("frame").value().equals(data)
+
+
+def test_an_array_at_the_very_end_of_a_file(store: fs.Store, store_dir: str) -> None:
+    """The file ends where a page does, and the array a little before the end of a unit of 64 bytes."""
+    path = f"{store_dir}-tight"
+    values = np.arange(512 + 5, dtype=np.float64)
+    Path(path).write_bytes(bytes(3 * 4096 - values.nbytes) + values.tobytes())
+    mapped = np.memmap(path, np.uint8, "r")
+    array: Any = mapped[-values.nbytes :].view(np.float64).view(np.ndarray)
+    address = mapped.ctypes.data
+    store.put_borrowed(array, fs.Loan(path, 0, 3 * 4096, address), "tight")
+    assert (store.get("tight").value() == values).all()
+    with store.get("tight") as obj:
+        obj.persist()
+    os.unlink(path)
+    assert (store.get("tight").value() == values).all()
+    assert store.loans() == []
