@@ -102,7 +102,7 @@ def place_of(buffers: list[memoryview]) -> Place:
         if inside is None:
             continue
         if inside.device not in in_memory:
-            reason = "Ray keeps the value in a file on disk, since its memory was full"
+            reason = "Ray keeps the value outside of tmpfs: in a file on disk, when its memory was full"
             continue
         found.setdefault((inside.device, inside.inode), []).append((start, start + view.nbytes, inside))
     if not found:

@@ -182,6 +182,23 @@ def from_a_task(path: str, nbytes: int) -> dict[str, Any]:
     return {"borrowed": obj.borrowed, "same": same("table", nbytes, obj.to_arrow())}
 
 
+def in_scopes(path: str, nbytes: int) -> dict[str, Any]:
+    """Borrowed in a batch, and in a session; both end, and nobody deletes anything."""
+    with fs.connect(path) as store:
+        with store.batch():
+            first = from_ray(ray.put(value_of("table", nbytes)), store=store, name="of a batch")
+            seen = [first.borrowed, store.contains("of a batch")]
+            del first
+        session = store.session("of Ray")
+        second = from_ray(ray.put(value_of("array", nbytes)), store=session, name="of a session")
+        seen += [second.borrowed, session.contains("of a session"), store.contains("of a session")]
+        held = [one["places"] for one in keepers(path)]
+        del second
+        session.end()
+        places_held(path, 0)
+        return {"seen": seen, "held": max(held), "left": store.contains("of a batch"), "loans": store.loans()}
+
+
 def from_dataset(path: str, rows: int, blocks: int) -> dict[str, Any]:
     """A dataset's blocks, borrowed."""
     import ray.data

@@ -213,6 +213,15 @@ def test_values_of_tasks_and_of_other_nodes(driver: Driver, store: fs.Store) -> 
     assert driver.run("ray_borrowing.from_another_node", store.path, SIZE) == {"borrowed": True, "same": True}
 
 
+@pytest.mark.req("O-5", "BAT-1", "ISO-1")
+def test_what_is_borrowed_goes_with_its_batch_and_its_session(driver: Driver, store: fs.Store) -> None:
+    came = driver.run("ray_borrowing.in_scopes", store.path, SIZE)
+    assert came["seen"] == [True, True, True, True, False]
+    assert came["held"] in (1, 2)
+    assert not came["left"]
+    assert came["loans"] == []
+
+
 @pytest.mark.req("O-5", "O-2")
 def test_the_blocks_of_a_dataset_are_borrowed(driver: Driver, store: fs.Store) -> None:
     rows = 3 * MIB

@@ -18,7 +18,14 @@ import pyarrow as pa
 import pytest
 
 from flightstore.connectors.ray import deploy, from_ray, from_ray_dataset, register, to_ray, to_ray_dataset
-from flightstore.connectors.ray.memory import NotMappable, buffers_of, descriptor_of, place_of, start_of
+from flightstore.connectors.ray.memory import (
+    NotMappable,
+    Place,
+    buffers_of,
+    descriptor_of,
+    place_of,
+    start_of,
+)
 from flightstore.errors import MissingExtra
 from flightstore.testing.children import child, spawned, start
 
@@ -106,6 +113,27 @@ def test_who_has_it_open(in_memory: Mapped) -> None:
     os.close(ready)
     with pytest.raises(NotMappable, match="was not found"):
         descriptor_of(place)
+
+
+def as_another_user(place: Place) -> str:
+    """What somebody else is told who looks for the raylet."""
+    os.setuid(65534)
+    try:
+        return descriptor_of(place)
+    except NotMappable as error:
+        return str(error)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.req("O-5")
+def test_the_raylet_of_another_user(in_memory: Mapped) -> None:
+    place = place_of(buffers_of(in_memory.array(AT, 500)))
+    heard, ready = os.pipe()
+    with start(be_a_raylet, in_memory.file.fileno(), ready):
+        os.read(heard, 1)
+        assert "belongs to another user" in child(as_another_user, place)
+    os.close(heard)
+    os.close(ready)
 
 
 def test_a_process_is_known_by_its_start() -> None:
