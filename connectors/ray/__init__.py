@@ -5,7 +5,8 @@ refers to Ray's own memory, which two actors hold for as long as the store needs
 serialisation once `register` was called, send stored objects as handles: a task that gets one maps it, or
 fetches it if it runs on another node.
 
-- memory: where a value of Ray's lies; keepers: the actors that hold it there; borrowing: from_ray
+- memory: where a value of Ray's lies; keepers, keeping: the actors that hold it there; borrowing: from_ray
+- closing: in which order a keeper that dies lets go of things
 - handles: stored objects on their way; deploying: a gateway on every node
 - datasets: Ray Data, a chunk for each block
 

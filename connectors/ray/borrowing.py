@@ -1,7 +1,7 @@
 """From a Ray object to a stored one: borrowed where it lies, or copied once.
 
 A value is borrowed in four steps, each of which leaves nothing behind if it is the last: get it, which brings
-it to this node; find where it lies (memory.py); have two keepers hold it (keepers.py); have the store refer
+it to this node; find where it lies (memory.py); have two keepers hold it (keeping.py); have the store refer
 to it there. Whatever stands in the way is the reason why it is copied instead.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import flightstore
 from flightstore import Object, ObjectID, Store
-from flightstore.connectors.ray.keepers import keep
+from flightstore.connectors.ray.keeping import keep
 from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
 
 __all__ = ["SMALL_BYTES", "connected", "take"]

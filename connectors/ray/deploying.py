@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import flightstore
-from flightstore.connectors.ray.keepers import NAMESPACE
+from flightstore.connectors.ray.keeping import NAMESPACE
 from flightstore.errors import FlightStoreError, GatewayUnreachable, InvalidArgument
 
 __all__ = ["Deployment", "Gateway", "addresses_of", "begin"]

@@ -19,15 +19,14 @@ its death, and the asker makes another.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from typing import Any, NamedTuple
 
 import flightstore
+from flightstore.connectors.ray.closing import release_first
 from flightstore.connectors.ray.memory import (
-    NotMappable,
     Place,
     buffers_of,
     descriptor_of,
@@ -36,20 +35,14 @@ from flightstore.connectors.ray.memory import (
 )
 from flightstore.errors import EventsMissed, FlightStoreError, StoreClosed
 
-__all__ = ["NAMESPACE", "Keeper", "Keeping", "keep"]
+__all__ = ["Held", "Keeper", "Leaving", "Ticket"]
 
-NAMESPACE = "flightstore"
-"""The actors' namespace in Ray."""
-KEEPERS = 2
-"""For each node and store: one may die, and nothing changes."""
 LOOK_S = 1.0
 """How often a keeper looks at the loans without being told to."""
 RECOVER_S = 5.0
 """How often it reclaims, while it holds something."""
 IDLE_S = 30.0
 """How long it stays when it holds nothing."""
-PATIENCE_S = 30.0
-"""How long to ask for a keeper while its predecessor is ending, and its name is not free."""
 
 
 class Ticket(NamedTuple):
@@ -107,7 +100,8 @@ class Keeper:
     def __init__(self, store: str, idle_s: float = IDLE_S) -> None:
         self._path = store
         self._idle_s = idle_s
-        self._store = flightstore.connect(store, create=False)
+        self._first_released: int | None = None
+        self._store = self._connected()
         self._lock = threading.Lock()
         self._holdings: list[_Holding] = []
         self._leaving = False
@@ -161,7 +155,16 @@ class Keeper:
         except StoreClosed:
             self._holdings.clear()
             self._store.close()
-            self._store = flightstore.connect(self._path, create=False)
+            self._store = self._connected()
+
+    def _connected(self) -> flightstore.Store:
+        """The store, with this process as a client whose lock goes before Ray hears of its death."""
+        if self._first_released is not None:
+            os.close(self._first_released)
+            self._first_released = None
+        store = flightstore.connect(self._path, create=False)
+        self._first_released = release_first(f"{store.path}/clients/{store.client_id:016x}")
+        return store
 
     # --- the thread ---
 
@@ -221,88 +224,3 @@ class Keeper:
             # Not exit_actor: that is for methods, and a method that an actor calls itself holds its end up.
             ray.kill(ray.get_runtime_context().current_actor)
         return self._leaving
-
-
-class Keeping:
-    """The keepers of this node, asked to hold a value until :meth:`settle` says that its loan is made."""
-
-    def __init__(self, actors: list[Any]) -> None:
-        self._actors = actors
-        self._ticket = Ticket.new()
-        self.path = ""
-        """Where any process opens the file."""
-        self.client_ids: tuple[int, ...] = ()
-        """The keepers, as clients of the store."""
-
-    def hold(self, ref: Any, place: Place) -> None:
-        """Have each of them hold the value; raises as Ray does."""
-        import ray
-
-        held = ray.get([actor.hold.remote([ref], self._ticket) for actor in self._actors])
-        if not all(answer.place.is_at(place) for answer in held):
-            raise NotMappable("Ray moved the value while it was being borrowed")
-        self.path = held[0].path
-        self.client_ids = tuple(answer.client_id for answer in held)
-
-    def settle(self) -> None:
-        """There is a loan by now, or there will be none. Idempotent; waits for nobody."""
-        for actor in self._actors:
-            actor.settled.remote(self._ticket.number)
-
-
-def keep(ref: Any, store: str, place: Place) -> Keeping:
-    """Have the keepers of this node hold a value that lies here at `place`.
-
-    Raises:
-        NotMappable: they cannot, or not at that place; says why.
-        FlightStoreError: a keeper cannot use the store.
-    """
-    import ray
-
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        keeping = Keeping(_keepers(store))
-        try:
-            keeping.hold(ref, place)
-            return keeping
-        except BaseException as error:
-            keeping.settle()
-            if not isinstance(error, ray.exceptions.RayActorError | Leaving):
-                raise _cause(error) from None
-        time.sleep(0.1)  # one has just ended, or is about to: until its name is free
-    raise NotMappable("the keepers die as soon as they are asked")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What stood in the way, if a keeper said it: Ray wraps what an actor raises."""
-    import ray
-
-    if not isinstance(error, ray.exceptions.RayTaskError):
-        return error
-    cause: BaseException = error.cause
-    if isinstance(cause, NotMappable | FlightStoreError):
-        return cause
-    return NotMappable(f"a keeper failed: {cause}")
-
-
-def _keepers(store: str) -> list[Any]:
-    """The keepers of a store on this node, made if there are none."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    node = ray.get_runtime_context().get_node_id()
-    digest = hashlib.blake2b(store.encode(), digest_size=8).hexdigest()
-    return [
-        ray.remote(Keeper)
-        .options(
-            name=f"keeper-{node}-{digest}-{number}",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        )
-        .remote(store)
-        for number in range(KEEPERS)
-    ]

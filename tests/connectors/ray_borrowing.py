@@ -12,7 +12,8 @@ import ray
 
 import flightstore as fs
 from flightstore.connectors.ray import deploy, from_ray, from_ray_dataset
-from flightstore.connectors.ray.keepers import NAMESPACE, Keeper
+from flightstore.connectors.ray.keepers import Keeper
+from flightstore.connectors.ray.keeping import NAMESPACE, keep
 from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
 from tests.connectors.ray_values import same, until, value_of
 
@@ -226,7 +227,6 @@ def idle_keeper(path: str) -> bool:
 
 def asker_died(path: str, nbytes: int) -> dict[str, Any]:
     """Somebody has the keepers hold a value, and dies before there is a loan."""
-    from flightstore.connectors.ray.keepers import keep
 
     @ray.remote(max_retries=0, resources=HERE)
     def ask(refs: list[Any], where: str) -> None:
