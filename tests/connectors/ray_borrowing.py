@@ -200,6 +200,22 @@ def in_scopes(path: str, nbytes: int) -> dict[str, Any]:
         return {"seen": seen, "held": max(held), "left": store.contains("of a batch"), "loans": store.loans()}
 
 
+def destroyed(path: str, nbytes: int) -> dict[str, Any]:
+    """A store that is destroyed while it borrows, and one that is made anew at the same path."""
+    ref = ray.put(value_of("table", nbytes))
+    with fs.connect(path, capacity="32MiB") as store:
+        from_ray(ref, store=store, name="lent")
+        held = [one["places"] for one in keepers(path)]
+        store.destroy()
+    places_held(path, 0)
+    with fs.connect(path, capacity="32MiB") as store:
+        again = from_ray(ref, store=store, name="lent")
+        found = {"held": held, "borrowed": again.borrowed, "same": same("table", nbytes, again.to_arrow())}
+        del again
+        store.destroy()
+    return found
+
+
 def from_dataset(path: str, rows: int, blocks: int) -> dict[str, Any]:
     """A dataset's blocks, borrowed."""
     import ray.data

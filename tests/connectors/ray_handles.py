@@ -189,6 +189,19 @@ def deployed(path: str) -> dict[str, Any]:
     }
 
 
+def made_by_a_worker(path: str) -> dict[str, Any]:
+    """What a worker returns that no handle has arrived in, read on the other node."""
+    nodes = wait_for_nodes(2)
+    with fs.connect(path), deploy(path, nodes=[nodes["127.0.0.1"]]):
+
+        @ray.remote(resources=HERE)
+        def make(where: str) -> Any:
+            with fs.connect(where) as store:
+                return store.get(store.put(table(70), "made by a worker"))
+
+        return dict(ray.get(described.options(resources=OTHER).remote(make.remote(path))))
+
+
 def without_its_actor(path: str) -> int:
     """The gateway of an actor that is killed; it ends by itself."""
     node = wait_for_nodes(2)["127.0.0.1"]

@@ -52,11 +52,16 @@ class DriverFailed(AssertionError):
 class Driver:
     """A Ray driver on the first node, which calls what `run` says. The tests do without Ray."""
 
-    def __init__(self, cluster: RayCluster) -> None:
+    def __init__(self, cluster: RayCluster, hook: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = cluster.spawn(
-                sys.executable, __file__, str(theirs.fileno()), cluster.address, pass_fds=(theirs.fileno(),)
+                sys.executable,
+                __file__,
+                str(theirs.fileno()),
+                cluster.address,
+                hook,
+                pass_fds=(theirs.fileno(),),
             )
         self._link = Connection(ours.detach())
 
@@ -145,9 +150,9 @@ class RayCluster:
         self._spawned.append(process)
         return process
 
-    def driver(self) -> Driver:
-        """A new driver on the first node."""
-        return Driver(self)
+    def driver(self, hook: str = "") -> Driver:
+        """A new driver on the first node. `hook` is a function that its workers call when they begin."""
+        return Driver(self, hook)
 
     def _start_nodes(self) -> None:
         ray = (str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats", "--block")
@@ -216,11 +221,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- in the driver's process ---
 
 
-def _serve(fd: int, address: str) -> None:
+def _serve(fd: int, address: str, hook: str) -> None:
     """Call what the tests say, until they are gone."""
     import ray
 
-    ray.init(address=address, log_to_driver=False, configure_logging=False)
+    environment = {"worker_process_setup_hook": hook} if hook else {}
+    ray.init(address=address, runtime_env=environment, log_to_driver=False, configure_logging=False)
     link = Connection(fd)
     with contextlib.suppress(EOFError):
         while True:
@@ -236,4 +242,4 @@ def _serve(fd: int, address: str) -> None:
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
-    _serve(int(sys.argv[1]), sys.argv[2])
+    _serve(int(sys.argv[1]), sys.argv[2], sys.argv[3])

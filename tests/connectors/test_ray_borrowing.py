@@ -241,6 +241,12 @@ def test_keepers_let_go_of_what_nobody_needs(driver: Driver, store: fs.Store) ->
     assert set(driver.run("ray_borrowing.asker_died", store.path, SIZE)["held"]) == {0}
 
 
+@pytest.mark.req("O-5", "FAIL-1")
+def test_a_store_that_is_destroyed_borrows_no_more(driver: Driver, store_dir: str) -> None:
+    came = driver.run("ray_borrowing.destroyed", store_dir, SIZE)
+    assert came == {"held": [1, 1], "borrowed": True, "same": True}
+
+
 @pytest.mark.req("O-5", "FAIL-2")
 def test_the_raylet_may_die(store: fs.Store) -> None:
     with RayCluster(memory_bytes=MEMORY, other_bytes=None) as cluster, cluster.driver() as driver:

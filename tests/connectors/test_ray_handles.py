@@ -17,8 +17,14 @@ ROWS = 2_000_000
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    with RayCluster() as cluster, cluster.driver() as driver:
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def driver(cluster: RayCluster) -> Iterator[Driver]:
+    with cluster.driver() as driver:
         driver.run("ray_handles.wait_for_nodes", 2)
         yield driver
 
@@ -72,6 +78,15 @@ def test_gateways_on_all_nodes_serve_tasks_of_the_others(driver: Driver, store_d
     assert came["names"] == ["made there"]
     for pid in came["pids"].values():  # they are stopped
         assert not os.path.exists(f"/proc/{pid}")
+
+
+@pytest.mark.req("O-5")
+def test_workers_register_by_a_hook(cluster: RayCluster, store_dir: str) -> None:
+    with (
+        fs.connect(store_dir, capacity="32MiB"),
+        cluster.driver(hook="flightstore.connectors.ray.register") as driver,
+    ):
+        assert driver.run("ray_handles.made_by_a_worker", store_dir)["rows"] == 70
 
 
 @pytest.mark.req("GW-8")
