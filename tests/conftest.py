@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -129,6 +130,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if unknown := set(needed(item)) - COMPONENTS.keys():
             raise pytest.UsageError(f"{item.nodeid} needs unknown components: {', '.join(sorted(unknown))}")
+
+
+def pytest_collection_finish() -> None:
+    """Let the cycle collector look no more at what is there once the tests are known.
+
+    With all of them there a ``gc.collect()`` took a second, and many tests and fixtures need one. What a test
+    makes is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let the interpreter's end take everything."""
+    gc.unfreeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

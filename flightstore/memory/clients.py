@@ -245,4 +245,4 @@ def _process_lives(descriptor: int) -> bool:
     magic, _, pid, start, _, _ = CLIENT_HEADER.unpack(header)
     if magic != CLIENT_MAGIC or not pid:
         return True
-    return kernel.process_start(pid) == start and not kernel.has_ended(pid)
+    return kernel.lives_since(pid, start)

@@ -20,6 +20,7 @@ __all__ = [
     "futex_wait_any",
     "futex_wake",
     "has_ended",
+    "lives_since",
     "map_private_over",
     "membarrier",
     "pid_namespace",
@@ -217,8 +218,18 @@ def process_state(pid: int) -> str:
 def has_ended(pid: int) -> bool:
     """Whether the process has ended, though its parent may not have waited for it yet."""
     fields = _stat_fields(pid)
+    return fields is None or _is_over(fields)
+
+
+def _is_over(fields: list[str]) -> bool:
     # A process whose first thread has ended says Z too, as long as others run: it counts its threads.
-    return fields is None or (fields[0] in ("Z", "X") and int(fields[17]) <= 1)
+    return fields[0] in ("Z", "X") and int(fields[17]) <= 1
+
+
+def lives_since(pid: int, start: int) -> bool:
+    """Whether the process that started then (see `process_start`) has not ended."""
+    fields = _stat_fields(pid)
+    return fields is not None and int(fields[19]) == start and not _is_over(fields)
 
 
 def process_name(pid: int) -> str:

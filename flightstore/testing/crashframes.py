@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from flightstore.lifecycle import tablebuilding
+from flightstore.objects import columns, inplace, table
 from flightstore.store import Store
 from flightstore.testing.crashscenes import Scene
 from flightstore.testing.crashtable import Act, register_act
 
 __all__ = ["BASE_TABLE", "LONG_COLUMN"]
+
+assert columns, inplace  # the store imports these when they are first needed: here once, not in each child
+assert table, tablebuilding
 
 BASE_TABLE = pa.table({"n": pa.array(range(50)), "s": [f"row {i}" for i in range(50)]})
 LONG_COLUMN = [f"{i:02000}" for i in range(50)]

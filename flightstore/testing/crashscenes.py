@@ -44,6 +44,7 @@ __all__ = [
     "open_scene",
     "plain",
     "pattern",
+    "reset",
     "sound",
     "spill_directory",
     "verify_scene",
@@ -85,6 +86,8 @@ class Scene:
     """Other states in which it may be left: where several processes act."""
     bystander: Watched | None = None
     """A third process that has the store open, and does nothing."""
+    found_sound: bool = False
+    """Whether it was recovered and checked after the last thing that was done in it."""
     flag: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, mmap.PAGESIZE))
     """Memory shared with the children: a non-zero byte says that one of them read something wrong."""
 
@@ -135,10 +138,11 @@ def close_scene(scene: Scene) -> None:
     scene.held.clear()
     shutil.rmtree(spill_directory(scene.path), ignore_errors=True)
     try:
-        store.recover()
-        if store.fsck() or store.stats().leases:
-            raise flightstore.FlightStoreError("not sound")
-        _reset(store)
+        if not scene.found_sound:
+            store.recover()
+            if store.fsck() or store.stats().leases:
+                raise flightstore.FlightStoreError("not sound")
+        reset(store)
     except flightstore.FlightStoreError:
         _remove(store, scene.bystander)
         return
@@ -199,7 +203,7 @@ def spill_directory(path: str) -> str:
     return os.path.join(tempfile.gettempdir(), os.path.basename(path) + "-spilled")
 
 
-def _reset(store: Store) -> None:
+def reset(store: Store) -> None:
     """Empty the catalog and the arena; serial numbers go on. Requires that nobody holds anything."""
     conn = store._conn
     end = conn.arena.arena_bytes.to_bytes(8, "big")
@@ -261,6 +265,7 @@ def verify_scene(scene: Scene, outcome: Outcome) -> None:
         sound(store, clients=scene.clients)
         assert _same(contents(store), found)
         assert store.stats().dying == 0, "memory of deleted objects did not come back"
+        scene.found_sound = True
     finally:
         if scene.survivor is None:
             store.close()

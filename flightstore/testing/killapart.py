@@ -1,8 +1,8 @@
 """Kill an operation of the table at every line, from a fresh process.
 
 What kills forks hundreds of times, and a fork takes as long as the forking process is large: ten times as
-long in pytest with all its tests as in an interpreter that has nothing but flightstore. Calls children.py and
-the table.
+long in pytest with all its tests as in an interpreter that has nothing but flightstore. Calls children.py,
+lightprocess.py and the table.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from flightstore.testing.children import start_spawned
 from flightstore.testing.killpoints import KillReport
+from flightstore.testing.lightprocess import make_light
 
 __all__ = ["check_apart"]
 
@@ -25,6 +26,7 @@ def check_apart(name: str, **options: Any) -> KillReport:
 
 def _check(name: str, options: dict[str, Any]) -> KillReport:
     """The life of the fresh process."""
+    make_light()
     from flightstore.testing import killcommand  # it knows all modules that fill the table
     from flightstore.testing.operations import OPERATIONS
 

@@ -317,6 +317,9 @@ def _kind(ending: Ending) -> Kind:
 
 
 if __name__ == "__main__":
+    from flightstore.testing.lightprocess import make_light
+
+    make_light()
     from flightstore.testing.killcommand import main
 
     sys.exit(main())

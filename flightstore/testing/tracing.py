@@ -20,6 +20,7 @@ with the counts it inherited, its fork hooks included.
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import itertools
 import linecache
@@ -208,8 +209,14 @@ def can_be_interrupted(frame: FrameType) -> bool:
     these between the last instruction of a with block and the call of ``__exit__``, in ``try:``, and between
     the end of a try block and the C function that is called first in its ``finally:``.
     """
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
-    opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    return _interruptible(frame.f_code, frame.f_lasti, frame.f_lineno)
+
+
+@functools.cache
+def _interruptible(code: CodeType, offset: int, number: int) -> bool:
+    """The same of a place in the code: who traces every line asks about each many times."""
+    line = linecache.getline(code.co_filename, number).lstrip()
+    opcode = dis.opname[code.co_code[offset]]
     if opcode == "NOP" or line.startswith(("lock.release()", "txn.abort()", "abandon()")):
         return False
     return not line.startswith("with ") or (opcode.startswith("LOAD_") and opcode != "LOAD_CONST")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from flightstore import Batch, ObjectID, Store, StoreFull
 from flightstore.lifecycle.streaming import TableWriter
 from flightstore.memory import kernel
 from flightstore.testing.children import start
+from flightstore.testing.crashscenes import reset
 from flightstore.testing.events import Gate, wait_until
 from flightstore.testing.faults import stopped
 from flightstore.testing.tracing import can_be_interrupted
@@ -31,9 +33,10 @@ ROOT = str(Path(flightstore.__file__).parent)
 
 
 def assert_usable(store: Store) -> None:
-    """The writers' lock is free, another thread gets all locks, nothing is left over, the store is sound."""
+    """This process holds no lock, another thread gets all, nothing is left over, the store is sound."""
     conn = store._conn
-    assert conn.control.lock.holder() == 0
+    # A process that has just forked this one may hold it, for the moment that thawing its leases takes.
+    assert conn.control.lock.holder() != os.getpid()
     errors: list[BaseException] = []
 
     def work() -> None:
@@ -284,7 +287,8 @@ def test_at_every_line(store_dir: Path, tmp_path: Path, name: str) -> None:
             if "spill" in name:
                 store.set_spill(str(tmp_path / "spilled"))
             interrupter = Interrupter(k)
-            interrupted_once = interrupter.run(lambda: operation(store))
+            in_context = contextvars.copy_context().run  # a batch that stays current there is current nowhere
+            interrupted_once = in_context(interrupter.run, lambda: operation(store))
             while SESSIONS:
                 SESSIONS.pop().close()
             try:
@@ -303,5 +307,7 @@ def test_at_every_line(store_dir: Path, tmp_path: Path, name: str) -> None:
             store.recover()
             assert list((tmp_path / "spilled").glob("*")) == [], f"interrupted at {interrupter.where}"
             assert not any(info.ephemeral for info in store.sessions()), "its handle is gone"
-            store.destroy()  # the next one has no memory behind it yet
+            reset(store)  # as if it were new: nothing in it, and no memory behind it yet
+        if os.listdir(store_dir / "clients"):  # something interrupted is still connected
+            flightstore.connect(store_dir).destroy()
     assert k > 10

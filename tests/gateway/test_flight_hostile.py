@@ -4,6 +4,7 @@ that is not sound, and the server serves on.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import random
@@ -77,11 +78,17 @@ def test_streams_that_were_damaged(
     chance = random.Random(count)
     codes = set()
     with Raw(server.port) as raw, caplog.at_level(logging.ERROR, "flightstore"):
-        for _ in range(count):
-            table = as_table(CATALOGUE[chance.choice(SOUND)]())
-            store.put(table.slice(0, 1000), "sound")
-            messages = list(raw.get(b"sound"))
+
+        @functools.cache
+        def sound(name: str) -> list[bytes]:
+            """The messages of a whole stream of that type, as the server itself sends them."""
+            store.put(as_table(CATALOGUE[name]()).slice(0, 1000), "sound")
+            found = list(raw.get(b"sound"))
             store.delete("sound")
+            return found
+
+        for _ in range(count):
+            messages = list(sound(chance.choice(SOUND)))
             victim = chance.randrange(len(messages))
             messages[victim] = mutated(messages[victim], chance)
             messages[0] = DESCRIPTOR + messages[0]
