@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import ray.data
 
 import flightstore as fs
 from flightstore.connectors.ray import deploy, from_ray, from_ray_dataset
@@ -157,14 +158,19 @@ def on_another_node(path: str, nbytes: int) -> dict[str, Any]:
 
 def from_another_node(path: str, nbytes: int) -> dict[str, Any]:
     """A borrowed object's handle goes to the other node, where it is read through the gateway."""
-    with fs.connect(path) as store, deploy(path, capacity="64MiB"):
+    with fs.connect(path) as store, deploy(path, capacity="64MiB") as deployment:
         obj = from_ray(ray.put(value_of("table", nbytes)), store=store, name="lent")
 
         @ray.remote(resources=OTHER)
         def read(found: Any) -> bool:
             return same("table", nbytes, found.to_arrow())
 
-        return {"borrowed": obj.borrowed, "same": ray.get(read.remote(obj))}
+        here = ray.get_runtime_context().get_node_id()
+        with fs.connect(deployment.urls[here], map=False) as far:
+            sent = from_ray(ray.put(value_of("table", nbytes)), store=far, name="sent")
+            rows = from_ray_dataset(ray.data.range(1000, override_num_blocks=2), store=far, name="rows")
+            found = {"rows": rows.num_rows, "reason": sent.metadata["ray"]["reason"]}
+        return {"borrowed": obj.borrowed, "same": ray.get(read.remote(obj)), **found}
 
 
 def from_a_task(path: str, nbytes: int) -> dict[str, Any]:
@@ -218,8 +224,6 @@ def destroyed(path: str, nbytes: int) -> dict[str, Any]:
 
 def from_dataset(path: str, rows: int, blocks: int) -> dict[str, Any]:
     """A dataset's blocks, borrowed."""
-    import ray.data
-
     dataset = ray.data.range(rows, override_num_blocks=blocks)
     with fs.connect(path) as store:
         obj = from_ray_dataset(dataset, store=store, name="dataset")

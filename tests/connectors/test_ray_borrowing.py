@@ -210,7 +210,11 @@ def test_values_of_tasks_and_of_other_nodes(driver: Driver, store: fs.Store) -> 
     assert there["borrowed"]
     assert there["same"]
     assert there["used"] < MIB
-    assert driver.run("ray_borrowing.from_another_node", store.path, SIZE) == {"borrowed": True, "same": True}
+    fetched = driver.run("ray_borrowing.from_another_node", store.path, SIZE)
+    assert fetched["borrowed"]
+    assert fetched["same"]
+    assert fetched["rows"] == 1000
+    assert "through a gateway" in fetched["reason"]
 
 
 @pytest.mark.req("O-5", "BAT-1", "ISO-1")
