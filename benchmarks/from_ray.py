@@ -27,7 +27,6 @@ from harness import (
     OURS,
     Row,
     Target,
-    gib_per_s,
     interleave,
     make_row,
     say,
@@ -49,7 +48,6 @@ class Rounds:
 
         self._ray, self._store, self._from_ray = ray, store, from_ray
         self._ref = ray.put(value)
-        self._nbytes = value.nbytes
 
     def borrowed(self) -> Mapping[str, float]:
         """As from_ray does it."""
@@ -65,7 +63,7 @@ class Rounds:
         grown = max(after - then for after, then in zip(self._used(), before, strict=True))
         self._store.delete("value")
         self._store.recover()
-        return {"rate": gib_per_s(self._nbytes, elapsed), "time": elapsed * 1e3, "grown": grown / MIB}
+        return {"time": elapsed * 1e3, "grown": grown / MIB}
 
     def _used(self) -> tuple[int, int]:
         """Bytes of the memory file system, and of the store, whose arena may have had the memory already."""
@@ -89,7 +87,6 @@ def measure(ray: Any, scratch: Path, size_bytes: int, *, quick: bool) -> list[Ro
             group = f"{size_bytes / GIB:.3g} GiB, {kind}"
             rows += [
                 make_row(group, "from_ray", "ms", runs, "time", beside, target=Target(1, True, PUT)),
-                make_row(group, "from_ray", "GiB/s", runs, "rate", {PUT: (PUT, "rate")}),
                 make_row(
                     group,
                     "memory taken",
