@@ -469,7 +469,8 @@ def make_pages() -> list[Page]:
             "Connectors",
             "How types of other libraries become objects of the store, and come back. "
             "[How to write one](../how-to/connectors.md). In `flightstore.connectors`.\n\n"
-            "flightstore's own are those of pandas and polars; "
+            "flightstore's own are those of pandas, polars, [DuckDB and Dask](engines.md), and "
+            "[JAX and PyTorch](../how-to/tensors.md); "
             "[`Table.to_pandas`](objects.md#tableto_pandas) and "
             "[`Table.to_polars`](objects.md#tableto_polars) say what they do.",
             (
@@ -486,6 +487,21 @@ def make_pages() -> list[Page]:
             (
                 *(entry_of("connectors/ray/__init__.py", name) for name in RAY),
                 entry_of("connectors/ray/deploying.py", "Deployment"),
+            ),
+        ),
+        Page(
+            "engines.md",
+            "DuckDB, Dask, polars' scan",
+            "Functions beside the connectors: [DuckDB](../how-to/duckdb.md), [Dask](../how-to/dask.md), "
+            "[polars](../how-to/polars-scan.md). Headings say the module, in `flightstore.connectors`.",
+            (
+                *[
+                    entry_of("connectors/duckdb.py", name, f"duckdb.{name}")
+                    for name in ("query", "register", "to_duckdb", "from_duckdb", "dataset")
+                ],
+                entry_of("connectors/dask.py", "to_dask", "dask.to_dask"),
+                entry_of("connectors/dask.py", "from_dask", "dask.from_dask"),
+                entry_of("connectors/polars/scanning.py", "scan", "polars.scan"),
             ),
         ),
         Page(

@@ -19,7 +19,15 @@ from flightstore.connectors._pandas.standard import STANDARD_KEY
 from flightstore.errors import InvalidArgument, NotConvertible
 from flightstore.objects.base import Object
 
-__all__ = ["convert", "convert_table", "is_for_arrow", "table_of", "wanted_of", "why_refused"]
+__all__ = [
+    "convert",
+    "convert_table",
+    "is_for_arrow",
+    "refuse",
+    "table_of",
+    "wanted_of",
+    "why_refused",
+]
 
 
 def convert(obj: Object, dtype_backend: str | None, strict: bool, options: dict[str, Any]) -> Any:
@@ -71,7 +79,7 @@ def convert_table(table: pa.Table, wanted: Conversion, options: dict[str, Any]) 
     """
     layout = known_layout(table.schema)
     if wanted.strict:
-        _refuse(table, layout, wanted)
+        refuse(table, layout, wanted)
     if options or is_for_arrow(table):
         return _by_arrow(table, wanted, options)
     return decode_table(table, layout, wanted)
@@ -93,7 +101,8 @@ def why_refused(column: pa.ChunkedArray, position: int, layout: Layout, wanted: 
     return refusal(column, wanted)
 
 
-def _refuse(table: pa.Table, layout: Layout, wanted: Conversion) -> None:
+def refuse(table: pa.Table, layout: Layout, wanted: Conversion) -> None:
+    """Raise NotConvertible for the first column that pandas cannot hold as it is."""
     for position in layout.doubtful:
         column = table.column(position)
         reason = why_refused(column, position, layout, wanted)

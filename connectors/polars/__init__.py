@@ -6,7 +6,8 @@ table. What Arrow has no type for is said in the metadata of the field, so that 
 through any composition of the stored table; see `building`.
 
 `building` makes the table, `fitting` decides what polars can hold of any table and changes the rest,
-`resolving` makes the frame, `reporting` measures what was shared, `wide` is about 128-bit integers.
+`resolving` makes the frame, `scanning` makes lazy ones, `reporting` measures what was shared, `wide` is about
+128-bit integers.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from flightstore.connectors import Connector
 from flightstore.connectors.polars.building import adapt, build
 from flightstore.connectors.polars.reporting import report
 from flightstore.connectors.polars.resolving import resolve
+from flightstore.connectors.polars.scanning import scan
 
-__all__ = ["CONNECTOR"]
+__all__ = ["CONNECTOR", "scan"]
 
 CONNECTOR = Connector(
     name="polars",

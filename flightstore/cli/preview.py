@@ -22,7 +22,16 @@ from flightstore.cli.output import human_bytes, human_count, print_pairs, print_
 from flightstore.cli.values import cell_text, shortened
 from flightstore.errors import InvalidArgument
 
-__all__ = ["Wanted", "columns_that_fit", "describe", "preview_document", "show", "text_rows"]
+__all__ = [
+    "Wanted",
+    "columns_that_fit",
+    "describe",
+    "json_rows",
+    "preview_document",
+    "show",
+    "show_rows",
+    "text_rows",
+]
 
 _CELL_CHARACTERS = 32
 _PREVIEW_CHARACTERS = 2000
@@ -78,7 +87,7 @@ def show(obj: Any, wanted: Wanted) -> None:
         pairs |= {"dtype": str(obj.dtype), "shape": str(obj.shape), "order": obj.order}
     print_pairs({label: value for label, value in pairs.items() if value})
     if obj.kind == "table":
-        _show_rows(obj, wanted)
+        show_rows(obj, wanted)
     elif obj.kind == "tensor":
         _show_array(obj.to_numpy(), wanted)
     elif obj.kind == "blob":
@@ -97,7 +106,7 @@ def preview_document(obj: Any, wanted: Wanted) -> dict[str, Any]:
     if obj.kind == "table":
         first, part = _part(obj, wanted)
         document |= {"rows": obj.num_rows, "first": first, "columns": part.column_names}
-        document["values"] = _json_rows(part)
+        document["values"] = json_rows(part)
     elif obj.kind == "tensor":
         flat = obj.to_numpy().reshape(-1, order="A")
         first, end = wanted.span(flat.size)
@@ -155,7 +164,7 @@ def text_rows(obj: Any) -> list[list[str | None]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _json_rows(part: Any) -> list[list[Any]]:
+def json_rows(part: Any) -> list[list[Any]]:
     """Rows as lists, since two columns may have one name; values as `get --format jsonl` has them."""
     columns = [_json_values(part.select([index])) for index in range(part.num_columns)]
     return [[column[row] for column in columns] for row in range(part.num_rows)]
@@ -173,7 +182,8 @@ def _plain_json(values: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(values, enc_hook=str))
 
 
-def _show_rows(obj: Any, wanted: Wanted) -> None:
+def show_rows(obj: Any, wanted: Wanted) -> None:
+    """Print the wanted rows of a table, as many columns as fit."""
     import pyarrow as pa
 
     _first, table = _part(obj, wanted)

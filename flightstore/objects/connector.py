@@ -64,7 +64,9 @@ class Connector:
     table were added, dropped or renamed, or rows concatenated."""
 
 
-_OWN = {"pandas": "flightstore.connectors.pandas", "polars": "flightstore.connectors.polars"}
+_OWN = {
+    name: f"flightstore.connectors.{name}" for name in ("dask", "duckdb", "jax", "pandas", "polars", "torch")
+}
 _OWN_TYPES = {
     **dict.fromkeys(
         [f"pandas.{name}" for name in ("DataFrame", "Series", "Index", "RangeIndex", "MultiIndex")]
@@ -74,6 +76,13 @@ _OWN_TYPES = {
     "polars.dataframe.frame.DataFrame": "polars",
     "polars.series.series.Series": "polars",
     "polars.lazyframe.frame.LazyFrame": "polars",
+    "dask.array.core.Array": "dask",
+    "dask.dataframe.dask_expr._collection.DataFrame": "dask",
+    "dask.dataframe.dask_expr._collection.Index": "dask",
+    "dask.dataframe.dask_expr._collection.Series": "dask",
+    "jaxlib._jax.ArrayImpl": "jax",
+    "jaxlib.xla_extension.ArrayImpl": "jax",
+    "torch.Tensor": "torch",
 }
 """Types of our own connectors, known before their modules are loaded."""
 

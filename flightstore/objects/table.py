@@ -126,6 +126,19 @@ class Table(Object):
         """
         return self.to("polars", **options)
 
+    def to_duckdb(self, con: Any = None, **options: Any) -> Any:
+        """The table as a DuckDB relation that shares the store's memory, and keeps it while it lives.
+
+        Args:
+            con: The DuckDB connection it is of; None for a new one in memory.
+            options: ``strict=False`` converts what DuckDB has no equal of, instead of refusing it.
+
+        Raises:
+            MissingExtra: DuckDB is not installed.
+            NotConvertible: DuckDB cannot hold it; names the column and its type.
+        """
+        return self.to("duckdb", con=con, **options)
+
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """The values of a table of one column; shared where the type allows (numbers without nulls, one
         batch).
