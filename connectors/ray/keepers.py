@@ -197,6 +197,9 @@ class Keeper:
         with self._lock:
             if not self._holdings:
                 return 0
+            for holding in self._holdings:
+                # Before the loans are read: who is dead by now made his loan before that, if at all.
+                holding.tickets = {one for one in holding.tickets if one.is_alive}
             try:
                 if reclaim:
                     self._store.recover()
@@ -208,7 +211,6 @@ class Keeper:
                 return len(self._holdings)  # busy: look again
             kept = []
             for holding in self._holdings:
-                holding.tickets = {one for one in holding.tickets if one.is_alive}
                 if holding.tickets or any(holding.is_within(loan) for loan in loans):
                     kept.append(holding)
             self._holdings = kept

@@ -121,6 +121,19 @@ def kill_keeper(path: str) -> int:
     return len(pids)
 
 
+def lend_and_die(path: str, nbytes: int, rounds: int) -> None:
+    """Lend, kill both keepers at once, and have Ray use the memory for something else; again and again."""
+    with fs.connect(path) as store:
+        for number in range(rounds):
+            ref = ray.put(np.full(nbytes // 8, number))
+            assert from_ray(ref, store=store, name="lent").borrowed
+            del ref
+            for one in keepers(path):
+                os.kill(one["pid"], signal.SIGKILL)
+            for other in range(10):
+                ray.get(ray.put(np.full(nbytes // 8, 1000 + other)))
+
+
 def raylets() -> list[int]:
     """Ray's own processes that hold its memory, in this network."""
     here = os.stat("/proc/self/ns/net").st_ino

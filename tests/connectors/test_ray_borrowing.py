@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -180,6 +181,30 @@ def test_the_death_of_one_keeper_changes_nothing_that_of_both_is_told(
     # and new ones come when they are needed
     assert driver.run("ray_borrowing.take", store.path, "table", SIZE, "again")["borrowed"]
     assert same("table", SIZE, store.get("again").value())
+
+
+@pytest.mark.req("O-5", "FAIL-2")
+def test_what_is_read_between_two_gets_is_right(driver: Driver, store: fs.Store) -> None:
+    """While keepers die, and Ray uses the memory anew at once: a get that works vouches for all before it."""
+    lending = threading.Thread(target=driver.run, args=("ray_borrowing.lend_and_die", store.path, SIZE, 6))
+    lending.start()
+    read = lost = 0
+    while lending.is_alive():
+        try:
+            obj = store.get("lent", timeout=0.05)
+            array = obj.value()
+            right = array[0] < 1000 and (array == array[0]).all()
+            store.get(obj.id)
+        except fs.ObjectLost:
+            lost += 1
+        except fs.FlightStoreError:
+            continue  # put anew just now
+        else:
+            assert right
+            read += 1
+    lending.join()
+    assert read
+    assert lost
 
 
 @pytest.mark.req("O-5", "FAIL-2")
