@@ -43,6 +43,8 @@ RECOVER_S = 5.0
 """How often it reclaims, while it holds something."""
 IDLE_S = 30.0
 """How long it stays when it holds nothing."""
+LEAVING_S = 10.0
+"""How long it waits to be ended."""
 
 
 class Ticket(NamedTuple):
@@ -180,15 +182,15 @@ class Keeper:
                     pass
             except EventsMissed:
                 deleted = True
-            except FlightStoreError:  # closed or destroyed; what is held goes with the next look
+            except (FlightStoreError, OSError):  # destroyed, mostly; what is held goes with the next look
                 subscription, deleted = None, False
                 time.sleep(LOOK_S)
             now = time.monotonic()
             due = deleted or now - recovered >= RECOVER_S
             if self._look(reclaim=due):
                 self._idle_since = now
-            elif now - self._idle_since >= self._idle_s and self._leave():
-                return
+            elif now - self._idle_since >= self._idle_s:
+                self._leave()
             if due:
                 recovered = now
 
@@ -207,8 +209,8 @@ class Keeper:
                 loans = [loan for loan in self._store.loans() if mine in loan.keepers]
             except StoreClosed:
                 loans = []
-            except FlightStoreError:
-                return len(self._holdings)  # busy: look again
+            except (FlightStoreError, OSError):
+                return len(self._holdings)  # busy, or short of something: look again
             kept = []
             for holding in self._holdings:
                 if holding.tickets or any(holding.is_within(loan) for loan in loans):
@@ -216,13 +218,16 @@ class Keeper:
             self._holdings = kept
             return len(kept)
 
-    def _leave(self) -> bool:
-        """End, if nothing was asked for meanwhile; whether it does."""
+    def _leave(self) -> None:
+        """End, if nothing was asked for meanwhile. From here on whoever asks is sent away."""
         import ray
 
         with self._lock:
             self._leaving = not self._holdings
         if self._leaving:
-            # Not exit_actor: that is for methods, and a method that an actor calls itself holds its end up.
-            ray.kill(ray.get_runtime_context().current_actor)
-        return self._leaving
+            try:
+                # Not exit_actor: it is for methods, and a method that an actor calls itself holds its end up.
+                ray.kill(ray.get_runtime_context().current_actor)
+                time.sleep(LEAVING_S)
+            finally:
+                os._exit(0)  # should Ray not have done it
