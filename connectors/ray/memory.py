@@ -22,6 +22,8 @@ import numpy as np
 __all__ = ["Place", "NotMappable", "buffers_of", "descriptor_of", "place_of", "start_of"]
 
 _RAYLET = "raylet"
+_IN_BAND = ("polars",)
+"""Libraries whose pickles hold all bytes: making one would tell nothing, and take as much memory again."""
 
 
 class NotMappable(Exception):
@@ -71,6 +73,8 @@ def buffers_of(value: Any) -> list[memoryview]:
     Each view keeps alive what it is of; the value itself need not live.
     """
     found: list[pickle.PickleBuffer] = []
+    if type(value).__module__.partition(".")[0] in _IN_BAND:
+        return []
     try:
         pickle.Pickler(_Nothing(), 5, buffer_callback=found.append).dump(value)
     except Exception:  # a type may raise what it likes; then it has nothing to lend
