@@ -78,10 +78,35 @@ def frame_of(obj: Any, rows: int, strict: bool) -> Any:
         return frames.from_map(task, starts, meta=meta, divisions=divisions, label="flightstore")
 
 
+def _first_null(column: pa.ChunkedArray) -> int:
+    """The first row that is null, where that makes NumPy's dtype another one: so of whole numbers and
+    booleans; else -1.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind)
+    if pa.types.is_dictionary(kind) and _is_whole(kind.value_type):
+        if not any(chunk.dictionary.null_count for chunk in column.chunks):
+            return -1  # categories: codes say what is null
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if not _is_whole(kind) or not column.null_count:
+        return -1
+    row: int = column.is_null().index(True).as_py()
+    return row
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
 def _meta(table: pa.Table, strict: bool) -> Any:
     """The frame or series without its rows: of dtypes that take all values of the table."""
-    rows = {0, *[column.is_null().index(True).as_py() for column in table.columns if column.null_count]}
-    some = pa.concat_tables([table.slice(row, 1) for row in sorted(rows)])
+    rows = {0, *[row for column in table.columns if (row := _first_null(column)) >= 0]}
+    try:
+        some = table.take(pa.array(sorted(rows)))
+    except pa.ArrowException:  # no rows at all, or of a type that Arrow does not gather
+        some = pa.concat_tables([table.slice(row, 1) for row in sorted(rows)])
     found = convert_table(some, wanted_of(None, strict), {})
     if isinstance(found, pd.Index):
         return found

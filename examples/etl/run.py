@@ -117,7 +117,7 @@ def by_store(directory: Path, paths: list[Path], out: Path, sizes: Sizes) -> tup
 @click.option("--partitions", default=4, show_default=True, help="Parts by customer.")
 @click.option("--workers", default=2, show_default=True, help="Processes.")
 @click.option("--dir", "parent", default="/dev/shm", show_default=True, help="A memory file system.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; what people read goes to standard error.")
 def main(rows: int, files: int, partitions: int, workers: int, parent: str, as_json: bool) -> None:
     """Run the pipeline both ways, and compare."""
     sizes = Sizes(rows, files, partitions, workers)
@@ -139,23 +139,25 @@ def main(rows: int, files: int, partitions: int, workers: int, parent: str, as_j
         }
         ratio = files_.hand_over_s / store.hand_over_s
         click.echo(json.dumps(found | {"hand_over_ratio": ratio, "equal": equal, "report_rows": len(first)}))
-    else:
-        show(sizes, store, files_, equal, len(first))
+    show(sizes, store, files_, equal, len(first), to_stderr=as_json)
     if not equal or left:
         raise SystemExit(1)
 
 
-def show(sizes: Sizes, store: Outcome, files: Outcome, equal: bool, rows: int) -> None:
+def show(sizes: Sizes, store: Outcome, files: Outcome, equal: bool, rows: int, *, to_stderr: bool) -> None:
     """What people read."""
-    click.echo(f"{sizes.rows:,} orders, {sizes.partitions} partitions, {sizes.workers} processes")
-    click.echo(f"{'':14}{'in all':>10}{'handing over':>16}")
-    for name, outcome in (("store", store), ("Parquet files", files)):
-        click.echo(f"{name:14}{outcome.all_s:8.2f} s{outcome.hand_over_s:14.2f} s")
-    ratio = files.hand_over_s / store.hand_over_s
-    click.echo(
-        f"handing over by the store: {ratio:.1f} times as fast (all: {files.all_s / store.all_s:.1f} times)"
-    )
-    click.echo(f"the two reports ({rows} rows) are {'equal' if equal else 'DIFFERENT'}")
+    ratio, overall = files.hand_over_s / store.hand_over_s, files.all_s / store.all_s
+    lines = [
+        f"{sizes.rows:,} orders, {sizes.partitions} partitions, {sizes.workers} processes",
+        f"{'':14}{'in all':>10}{'handing over':>16}",
+        *(
+            f"{name:14}{outcome.all_s:8.2f} s{outcome.hand_over_s:14.2f} s"
+            for name, outcome in (("store", store), ("Parquet files", files))
+        ),
+        f"handing over by the store: {ratio:.1f} times as fast (all: {overall:.1f} times)",
+        f"the two reports ({rows} rows) are {'equal' if equal else 'DIFFERENT'}",
+    ]
+    click.echo("\n".join(lines), err=to_stderr)
 
 
 if __name__ == "__main__":

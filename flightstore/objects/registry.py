@@ -6,8 +6,8 @@ imported, and the modules that need NumPy or Arrow are loaded with the first val
 
 In this order: a registered type; a handle of a stored object (copied as it is); a type of a connector; a
 foreign Arrow producer; pickle. A subclass of a registered type is not taken for its parent, since its type
-would be lost: it goes to pickle. Where pickle is not allowed or refuses, whatever exposes its bytes is
-stored as bytes.
+would be lost: it goes to pickle. Where pickle is not allowed or refuses, whatever shares its elements by
+DLPack is stored as a tensor, and whatever exposes its bytes as bytes.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _encode_other(value: Any, pickle: bool) -> Payload:
             return encode_pickle(value)
         except NotStorable as error:
             refusal = refusal or error
-    payload = _encode_exposed_bytes(value)
+    payload = _encode_shared_elements(value) or _encode_exposed_bytes(value)
     if payload is not None:
         return payload
     if refusal is not None:
@@ -198,13 +198,29 @@ def _is_foreign_arrow_producer(kind: type) -> bool:
     return not any(base.__module__.partition(".")[0] in _KNOWN_LIBRARIES for base in kind.__mro__)
 
 
+def _is_of_numpy(kind: type) -> bool:
+    return any(base.__module__ == "numpy" for base in kind.__mro__)
+
+
+def _encode_shared_elements(value: Any) -> Payload | None:
+    """The value as a tensor, where its type shares its elements by DLPack, in this machine's memory."""
+    if not hasattr(type(value), "__dlpack__") or _is_of_numpy(type(value)):
+        return None
+    import numpy as np
+
+    from flightstore.objects.tensor import encode_tensor
+
+    try:
+        return encode_tensor(np.from_dlpack(value))
+    except (TypeError, ValueError, BufferError, RuntimeError, NotStorable):
+        return None
+
+
 def _encode_exposed_bytes(value: Any) -> Payload | None:
     """The value as bytes, where its type is made of nothing else; arrays with a structure of their own are
     not.
     """
-    if any(
-        _qualified_name(base) == "numpy.generic" or base.__module__ == "numpy" for base in type(value).__mro__
-    ):
+    if _is_of_numpy(type(value)):
         return None
     try:
         return encode_exposed(value)

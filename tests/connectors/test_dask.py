@@ -25,6 +25,8 @@ from flightstore.testing.children import spawned, start_spawned
 from flightstore.testing.events import wait_until
 from flightstore.testing.types.pandas import CATALOGUE, assert_same_frame
 
+from .arrow_cases import leaves, nestings
+
 ROWS = 1000
 
 
@@ -134,6 +136,31 @@ def test_dtypes_are_those_of_the_whole(store: fs.Store) -> None:
     assert_same(eager, lazy.compute(scheduler="sync"))
 
 
+@pytest.mark.req("TYP-1", "TYP-2")
+def test_every_arrow_type_is_as_to_pandas_has_it_or_refused(store: fs.Store) -> None:
+    """One row in each partition, so that nulls are in others than values."""
+    refused = 0
+    for name, array in leaves().items():
+        for around, value in {"": array, **nestings(array)}.items():
+            try:
+                store.put(pa.table({"c": value, "k": [1, 2, 3]}), "t", pickle=False)
+                eager = store.get("t").to_pandas()  # type: ignore[attr-defined]
+            except (fs.NotStorable, NotImplementedError):
+                continue
+            except fs.NotConvertible:
+                with pytest.raises(fs.NotConvertible, match="'c'"):
+                    to_dask(store.get("t"))
+                refused += 1
+                continue
+            lazy = to_dask(store.get("t"), rows_per_partition=1)
+            found = lazy.compute(scheduler="sync")
+            assert dict(found.dtypes) == dict(lazy.dtypes) == dict(eager.dtypes), (name, around)
+            assert found["k"].tolist() == [1, 2, 3]
+            if not around:
+                assert repr(found["c"].tolist()) == repr(eager["c"].tolist()), name
+    assert refused > 20
+
+
 @pytest.mark.req("TYP-2")
 def test_a_frame_that_arrow_converted_keeps_its_range(store: fs.Store) -> None:
     frame = pd.DataFrame({"a": range(6)}, index=pd.RangeIndex(2, 14, 2))
@@ -186,7 +213,7 @@ def test_what_is_refused(store: fs.Store) -> None:
 
 
 @pytest.mark.req("TYP-2")
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if not name.startswith("lone index")])
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if not name.startswith(("lone", "series"))])
 def test_every_pandas_type_there_and_back(shared_store: fs.Store, name: str) -> None:
     """In one partition: joining several, pandas forgets frequencies and the like, Dask or not."""
     value = CATALOGUE[name]()

@@ -72,6 +72,19 @@ def test_any_statement(orders: fs.Store, sql: str, expected: list[Any] | None) -
 
 
 @pytest.mark.req("O-1")
+@pytest.mark.parametrize(
+    "name", ["größe", "日本 2030", 'say "so"', "it's", "a;b -- c", "x/y.parquet", "select", "$n"]
+)
+def test_any_name(store: fs.Store, name: str) -> None:
+    store.put(pa.table({"é": [1, 2]}), name)
+    quoted = name.replace('"', '""')
+    sql = f"""/* 😀 */ select '😀' as face, "é" from "{quoted}" where "é" > 1"""
+    assert query(sql, store=store).fetchall() == [("😀", 2)]
+    if name.isidentifier() and name != "select":
+        assert query(f"select count(*) as né from {name}", store=store).fetchall() == [(2,)]
+
+
+@pytest.mark.req("O-1")
 def test_parameters_and_statements_without_rows(orders: fs.Store) -> None:
     con = duckdb.connect()
     query("create table few as select * from orders where id < $1", store=orders, con=con, params=[5])

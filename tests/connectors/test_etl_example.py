@@ -31,20 +31,13 @@ def test_the_reports_are_equal_and_nothing_is_left(store_dir: str) -> None:
     parent = Path(store_dir).parent
     done = run("--dir", str(parent), "--partitions", "3", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[0])
+    found = json.loads(done.stdout)
     assert found["equal"]
     assert found["report_rows"] == 48
     assert found["objects_left"] == 0
     assert found["hand_over_ratio"] > 0
     assert found["store"]["all_s"] > 0
     assert list(parent.iterdir()) == []
-
-
-@pytest.mark.req("O-1")
-@pytest.mark.slow
-def test_people_read_both_times(store_dir: str) -> None:
-    done = run("--dir", str(Path(store_dir).parent), "--workers", "1", "--files", "2")
-    assert done.returncode == 0, done.stderr
-    assert "Parquet files" in done.stdout
-    assert "handing over by the store" in done.stdout
-    assert "(48 rows) are equal" in done.stdout
+    assert "Parquet files" in done.stderr
+    assert "handing over by the store" in done.stderr
+    assert "(48 rows) are equal" in done.stderr
