@@ -14,7 +14,7 @@ from typing import Any
 import flightstore
 from flightstore import Object, ObjectID, Store
 from flightstore.connectors.ray.keeping import keep
-from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
+from flightstore.connectors.ray.memory import NotMappable, buffers_of, descriptor_of, place_of
 
 __all__ = ["SMALL_BYTES", "connected", "take"]
 
@@ -64,10 +64,11 @@ def _borrow(ref: Any, value: Any, store: Store, name: str | None, at_least: int)
     place = place_of(buffers_of(value))
     if place.length < at_least:
         raise NotMappable(f"it is small: {place.length:,} bytes cost less to copy than to keep")
-    keeping = keep(ref, store.path, place)
+    path = descriptor_of(place)
+    keeping = keep(ref, store.path, place, path)
     try:
         loan = flightstore.Loan(
-            path=keeping.path,
+            path=path,
             offset=place.offset,
             length=place.length,
             address=place.address,

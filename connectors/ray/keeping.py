@@ -26,19 +26,18 @@ class Keeping:
     def __init__(self, actors: list[Any]) -> None:
         self._actors = actors
         self._ticket = Ticket.new()
-        self.path = ""
-        """Where any process opens the file."""
         self.client_ids: tuple[int, ...] = ()
         """The keepers, as clients of the store."""
 
-    def hold(self, ref: Any, place: Place) -> None:
+    def hold(self, ref: Any, place: Place, path: str) -> None:
         """Have each of them hold the value; raises as Ray does."""
         import ray
 
         held = ray.get([actor.hold.remote([ref], self._ticket) for actor in self._actors])
         if not all(answer.place.is_at(place) for answer in held):
             raise NotMappable("Ray moved the value while it was being borrowed")
-        self.path = held[0].path
+        if any(answer.path != path for answer in held):
+            raise NotMappable("this process sees other processes than the keepers do")
         self.client_ids = tuple(answer.client_id for answer in held)
 
     def settle(self) -> None:
@@ -47,8 +46,8 @@ class Keeping:
             actor.settled.remote(self._ticket.number)
 
 
-def keep(ref: Any, store: str, place: Place) -> Keeping:
-    """Have the keepers of this node hold a value that lies here at `place`.
+def keep(ref: Any, store: str, place: Place, path: str) -> Keeping:
+    """Have the keepers of this node hold a value that lies here at `place`, in the file that opens at `path`.
 
     Raises:
         NotMappable: they cannot, or not at that place; says why.
@@ -60,7 +59,7 @@ def keep(ref: Any, store: str, place: Place) -> Keeping:
     while time.monotonic() < end:
         keeping = Keeping(_keepers(store))
         try:
-            keeping.hold(ref, place)
+            keeping.hold(ref, place, path)
             return keeping
         except BaseException as error:
             keeping.settle()

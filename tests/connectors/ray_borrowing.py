@@ -15,7 +15,7 @@ import flightstore as fs
 from flightstore.connectors.ray import deploy, from_ray, from_ray_dataset
 from flightstore.connectors.ray.keepers import Keeper
 from flightstore.connectors.ray.keeping import NAMESPACE, keep
-from flightstore.connectors.ray.memory import NotMappable, buffers_of, place_of
+from flightstore.connectors.ray.memory import NotMappable, buffers_of, descriptor_of, place_of
 from tests.connectors.ray_values import same, until, value_of
 
 OTHER = {"other": 1}
@@ -263,7 +263,8 @@ def asker_died(path: str, nbytes: int) -> dict[str, Any]:
 
     @ray.remote(max_retries=0, resources=HERE)
     def ask(refs: list[Any], where: str) -> None:
-        keep(refs[0], where, place_of(buffers_of(ray.get(refs[0]))))
+        place = place_of(buffers_of(ray.get(refs[0])))
+        keep(refs[0], where, place, descriptor_of(place))
         os.kill(os.getpid(), signal.SIGKILL)
 
     ref = ray.put(value_of("table", nbytes))

@@ -289,7 +289,7 @@ def test_the_raylet_may_die(store: fs.Store) -> None:
         for _ in range(2):
             try:
                 assert same("array", SIZE, store.get("lent").value())  # right while a keeper lives
-            except fs.FlightStoreError:
+            except fs.ObjectLost:
                 break
         until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in keepers))
         with pytest.raises(fs.ObjectLost):
