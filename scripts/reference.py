@@ -339,6 +339,7 @@ def render() -> dict[str, str]:
 CONTRACT = {
     "__init__": "AbstractStore",
     "composing": "AbstractComposing",
+    "streaming": "AbstractStreaming",
     "keeping": "AbstractKeeping",
     "sessions": "AbstractSessions",
     "batches": "AbstractBatching",
@@ -348,6 +349,7 @@ CONTRACT = {
 MIXINS = {
     "attached": "Attached",
     "composing": "Composing",
+    "streaming": "Streaming",
     "borrowing": "Borrowing",
     "keeping": "Keeping",
     "sessions": "Sessions",
@@ -414,9 +416,10 @@ def make_pages() -> list[Page]:
             "builders.md",
             "Builders",
             "What [`Store.create`](store.md#storecreate) and "
-            "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in place. "
+            "[`Store.create_table`](store.md#storecreate_table) return: objects that are filled in "
+            "place; and [`Store.create_stream`](store.md#storecreate_stream): tables written batch by batch. "
             "The protocols are in `flightstore.abc`.",
-            all_of("flightstore/abc/building.py"),
+            (*all_of("flightstore/abc/building.py"), *all_of("flightstore/abc/streaming.py")[:2]),
         ),
         Page(
             "batches.md",
@@ -487,6 +490,27 @@ def make_pages() -> list[Page]:
             (
                 *(entry_of("connectors/ray/__init__.py", name) for name in RAY),
                 entry_of("connectors/ray/deploying.py", "Deployment"),
+            ),
+        ),
+        Page(
+            "sources.md",
+            "Files and routines",
+            "Reading and writing files, cutting, joining and sorting tables. "
+            "[How to use them](../how-to/files.md). In `flightstore.connectors.sources`.",
+            (
+                entry_of("connectors/sources/reading.py", "read"),
+                entry_of("connectors/sources/writing.py", "write"),
+                entry_of("connectors/sources/writing.py", "WriteResult"),
+                entry_of("connectors/sources/adopting.py", "adopt"),
+                entry_of("connectors/sources/routines.py", "partition"),
+                entry_of("connectors/sources/routines.py", "chunk"),
+                entry_of("connectors/sources/routines.py", "repartition"),
+                entry_of("connectors/sources/routines.py", "concat"),
+                entry_of("connectors/sources/routines.py", "sort_within"),
+                entry_of("connectors/sources/routines.py", "Parts"),
+                entry_of("connectors/sources/routines.py", "RoutineReport"),
+                entry_of("connectors/sources/units.py", "FileUnreadable"),
+                entry_of("connectors/sources/writing.py", "FileTaken"),
             ),
         ),
         Page(

@@ -18,6 +18,7 @@ from flightstore.abc.composing import AbstractComposing
 from flightstore.abc.events import AbstractSubscribing, EventCallback, Subscription
 from flightstore.abc.keeping import AbstractKeeping
 from flightstore.abc.sessions import AbstractSessions
+from flightstore.abc.streaming import AbstractStreaming, TableSection, TableWriter
 from flightstore.objects.base import Object
 from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
@@ -32,16 +33,24 @@ __all__ = [
     "AbstractSession",
     "AbstractSessions",
     "AbstractStore",
+    "AbstractStreaming",
     "AbstractSubscribing",
     "BlobBuilder",
     "EventCallback",
     "Subscription",
     "TableBuilder",
+    "TableSection",
+    "TableWriter",
 ]
 
 
 class AbstractStore(
-    AbstractComposing, AbstractKeeping, AbstractSessions, AbstractBatching, AbstractSubscribing
+    AbstractComposing,
+    AbstractStreaming,
+    AbstractKeeping,
+    AbstractSessions,
+    AbstractBatching,
+    AbstractSubscribing,
 ):
     """A store of immutable objects."""
 

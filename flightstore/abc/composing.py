@@ -13,7 +13,7 @@ __all__ = ["AbstractComposing"]
 
 
 class AbstractComposing(ABC):
-    """What a store offers for composing tables."""
+    """What a store offers for composing tables, and for taking them apart."""
 
     @abstractmethod
     def with_columns(
@@ -107,4 +107,39 @@ class AbstractComposing(ABC):
     ) -> Object:
         """A new table of the rows of all `refs`, whose columns must be alike; no row is written. See
         :meth:`with_columns`.
+        """
+
+    @abstractmethod
+    def split(
+        self,
+        ref: Ref | Object,
+        *,
+        rows: Iterable[int] | None = None,
+        columns: Iterable[Iterable[str]] | None = None,
+        names: Iterable[str | None] | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> list[Object]:
+        """New tables of parts of `ref`, all visible in one commit, or none.
+
+        What can be shared is. By columns no row is written. By rows, the parts share all streams that lie
+        within one of them: those of a table that was written in parts or concatenated. Rows of a stream that
+        is cut through are written, once.
+
+        Args:
+            ref: A table: name, id, or object of this store.
+            rows: Numbers of the rows at which parts begin, ascending; the first part begins at row 0. So
+                there is one part more than numbers.
+            columns: For each part its columns, instead.
+            names: For each part its name, or None.
+            metadata: As for :meth:`put`, for each.
+            timeout: As for :meth:`put`.
+
+        Returns:
+            References on the parts, in order.
+
+        Raises:
+            InvalidArgument: it is no table of this store; there are no such rows or columns, not as many
+                names.
+            ObjectNotFound, StoreFull, StoreBusy: as :meth:`with_columns`.
         """

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import click
 
-from flightstore.cli import exits, packing, writers
+from flightstore.cli import exits, writers
 from flightstore.cli.completion import OBJECT
 from flightstore.cli.context import (
     common_options,
@@ -20,6 +20,7 @@ from flightstore.cli.context import (
 from flightstore.cli.formats import FormatName, detect_format, format_for, format_of
 from flightstore.cli.output import Advance, human_bytes, human_rate, print_json, progress
 from flightstore.cli.preview import Wanted, describe, preview_document, show, text_rows
+from flightstore.connectors.sources.packing import Unclosed
 from flightstore.errors import InvalidArgument
 
 __all__ = ["get", "head"]
@@ -149,6 +150,7 @@ def _check_streamable(file_format: str) -> None:
 
 def _to_file(obj: Any, path: str, file_format: str | None) -> None:
     chosen = file_format or ("raw" if obj.kind == "blob" else format_for(path))
+
     started = time.perf_counter()
     with writers.atomic_file(path) as file, progress(path, obj.nbytes) as advance:
         write_object(obj, file, chosen, advance)
@@ -184,7 +186,7 @@ def write_object(obj: Any, file: IO[bytes], file_format: str, advance: Advance) 
         import numpy as np
 
         # NumPy seeks in what it knows for a file, also where that is a pipe.
-        target = file if file.seekable() else packing.Unclosed(file)
+        target = file if file.seekable() else Unclosed(file)
         np.save(target, obj.to_numpy(), allow_pickle=False)
 
 

@@ -138,6 +138,7 @@ def main() -> NoReturn:
 
 def _add_commands() -> None:
     from flightstore.cli import (
+        adopt,
         batches,
         completion,
         demo,
@@ -157,6 +158,7 @@ def _add_commands() -> None:
 
     for command in (
         put.put,
+        adopt.adopt,
         get.get,
         get.head,
         schema.schema,

@@ -17,9 +17,9 @@ import click
 import msgspec
 
 from flightstore.cli import pickles
-from flightstore.cli.conversion import converted
 from flightstore.cli.output import human_bytes, human_count, print_pairs, print_table, printable
 from flightstore.cli.values import cell_text, shortened
+from flightstore.connectors.sources.conversion import converted
 from flightstore.errors import InvalidArgument
 
 __all__ = [

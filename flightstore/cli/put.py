@@ -1,8 +1,9 @@
 """`flightstore put`: files and standard input into the store.
 
-Tables are read whole and put in one piece, or in parts (partition.py) that become visible in one commit; raw
-bytes are read straight into the store's memory (`create`), with no copy in between. Either way nothing is
-visible before it is complete, and an interrupted put leaves nothing.
+Tables go into the store as they are read (`flightstore.connectors.sources`), or, to be cut, are read whole
+and put in parts (partition.py) that become visible in one commit; raw bytes are read straight into the
+store's memory (`create`), with no copy in between. Either way nothing is visible before it is complete, and
+an interrupted put leaves nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import IO, Any
 
 import click
 
-from flightstore.cli import readers
 from flightstore.cli.context import common_options, open_store, session_option, settings
 from flightstore.cli.formats import FormatName, format_for, format_of, stem
 from flightstore.cli.output import (
@@ -198,13 +198,44 @@ def _put_file(store: Any, source: Source, file: IO[bytes], size_bytes: int, time
     with progress(source.path, size_bytes) as advance:
         if source.file_format == "raw":
             return (_put_raw(store, source, file, size_bytes, timeout, advance),)
+        if format_of(source.file_format).holds == "table" and source.partitioning is None:
+            return (_put_table(store, source, file, timeout, advance),)
         # Within the bar's block: it stays, full, while the values are copied into the store.
         values: Sequence[Any] = store.put_many(_read(source, file, advance), timeout=timeout)
         return values
 
 
+def _put_table(store: Any, source: Source, file: IO[bytes], timeout: float, advance: Any) -> Any:
+    """Read a table straight into the store's memory."""
+    from flightstore.connectors.sources.reading import read_into
+
+    options: dict[str, Any] = {}
+    if source.nulls and format_of(source.file_format).name in ("csv", "tsv"):
+        options["null_values"] = ["", *source.nulls]
+    told = 0
+
+    def moved(done: int, _total: int) -> None:
+        nonlocal told
+        advance(done - told)
+        told = done
+
+    where = file if source.path == "-" or isinstance(file, io.BytesIO) else (source.path,)
+    return read_into(
+        store,
+        where,
+        name=source.name,
+        format=source.file_format,
+        progress=moved,
+        timeout=timeout,
+        label=source.path,
+        **options,
+    )
+
+
 def _read(source: Source, file: IO[bytes], advance: Any) -> dict[str, Any]:
     """What is in a file, by the names it gets in the store."""
+    from flightstore.cli import readers
+
     holds = format_of(source.file_format).holds
     if holds == "table":
         table = readers.read_table(file, source.file_format, source.path, advance, source.nulls)

@@ -1,194 +1,28 @@
-"""Writing Arrow tables to files and to stdout, and files that appear whole or not at all.
-
-Columns are brought to types that the format has first (conversion.py). Calls pyarrow and msgspec only.
-"""
+"""Writing tables for `get`: what `flightstore.connectors.sources` writes, loaded when something is
+written."""
 
 from __future__ import annotations
 
-import io
-import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import msgspec
-
-from flightstore.cli import frames
-from flightstore.cli.conversion import HINT, converted
-from flightstore.cli.formats import format_of, packing_of
-from flightstore.cli.output import Advance
-from flightstore.cli.packing import packed_sink
-from flightstore.errors import InvalidArgument
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from flightstore.cli.output import Advance
+
 __all__ = ["atomic_file", "write_table"]
 
-_BATCH_ROWS = 65_536
 
+def atomic_file(path: str) -> AbstractContextManager[IO[bytes]]:
+    """A file that appears under `path` when the block ends well; otherwise nothing is left."""
+    from flightstore.connectors.sources import writing
 
-@contextmanager
-def atomic_file(path: str) -> Iterator[IO[bytes]]:
-    """A file that appears under `path` when the block ends well; otherwise nothing is left.
-
-    It is written under a hidden temporary name in the same directory and renamed, so whatever was there
-    before stays until the new file is whole. Only a SIGKILL leaves the temporary file (``.NAME.*.part``).
-    """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    return writing.atomic_file(path)
 
 
 def write_table(table: pa.Table, file: IO[bytes], file_format: str, advance: Advance) -> None:
-    """Write a table to a binary file.
+    """Write a table to a binary file; see `flightstore.connectors.sources.encoders.write_table`."""
+    from flightstore.connectors.sources import encoders
 
-    Args:
-        table: The table.
-        file: Where to; it need not be seekable for the formats that stream.
-        file_format: The name of a format that holds tables and is written, as formats.py writes it.
-        advance: Called with the number of the table's bytes written since the last call.
-
-    Raises:
-        InvalidArgument: the format cannot hold a column of the table; names the column.
-        MissingExtra: the format needs a library that is not installed.
-    """
-    import pyarrow as pa
-
-    name = format_of(file_format).name
-    write = _WRITERS[name]
-    table = converted(table, name)
-    try:
-        with packed_sink(file, packing_of(file_format)) as sink:
-            write(table, sink, advance)
-    except InvalidArgument:
-        raise
-    except (pa.ArrowException, ValueError) as error:
-        if isinstance(error, OSError):
-            raise
-        what = _culprit(table, write) or "this table"
-        raise InvalidArgument(f"{name} cannot hold {what}: {error}", hint=HINT) from error
-
-
-def _culprit(table: pa.Table, write: Callable[[Any, IO[bytes], Advance], None]) -> str:
-    """The first column that cannot be written, as errors name it; empty if each can by itself."""
-    import pyarrow as pa
-
-    for index, field in enumerate(table.schema):
-        try:
-            write(table.select([index]), io.BytesIO(), lambda _count: None)
-        except (pa.ArrowException, ValueError):
-            return f"column {field.name!r} ({field.type})"
-    return ""
-
-
-def _check_names(table: pa.Table) -> None:
-    names = table.column_names
-    if len(set(names)) < len(names):
-        raise InvalidArgument("JSON cannot hold two columns of one name", hint=HINT)
-
-
-def _batches(table: pa.Table, advance: Advance) -> Iterator[pa.RecordBatch]:
-    """The table in batches of a size at which a bar moves smoothly."""
-    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-        yield batch
-        advance(batch.nbytes)
-
-
-def _write_parquet(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(file, table.schema) as writer:
-        # Each batch becomes a row group: a million rows, as pyarrow's own default has it.
-        for batch in table.to_batches(max_chunksize=1 << 20):
-            writer.write_batch(batch)
-            advance(batch.nbytes)
-
-
-def _write_arrow(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    import pyarrow as pa
-
-    # The file format has one dictionary per column; chunks may bring several.
-    table = table.unify_dictionaries()
-    with pa.ipc.new_file(file, table.schema) as writer:
-        for batch in _batches(table, advance):
-            writer.write_batch(batch)
-
-
-def _write_arrows(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    import pyarrow as pa
-
-    with pa.ipc.new_stream(file, table.schema) as writer:
-        for batch in _batches(table, advance):
-            writer.write_batch(batch)
-
-
-def _write_orc(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    import pyarrow as pa
-    from pyarrow import orc
-
-    with orc.ORCWriter(file, compression="zstd") as writer:
-        writer.write(table.slice(0, 0))
-        for batch in _batches(table, advance):
-            writer.write(pa.Table.from_batches([batch]))
-
-
-def _write_csv(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    _write_delimited(table, file, advance, ",")
-
-
-def _write_tsv(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    _write_delimited(table, file, advance, "\t")
-
-
-def _write_delimited(table: pa.Table, file: IO[bytes], advance: Advance, delimiter: str) -> None:
-    from pyarrow import csv
-
-    with csv.CSVWriter(file, table.schema, write_options=csv.WriteOptions(delimiter=delimiter)) as writer:
-        for batch in _batches(table, advance):
-            writer.write_batch(batch)
-
-
-def _write_jsonl(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    for lines in _json_lines(table, advance):
-        file.write(lines)
-
-
-def _write_json(table: pa.Table, file: IO[bytes], advance: Advance) -> None:
-    """An array of records, one a line."""
-    before = b"[\n"
-    for lines in _json_lines(table, advance):
-        # No record has a line end in it: JSON writes those in texts as escapes.
-        file.write(before + lines[:-1].replace(b"\n", b",\n"))
-        before = b",\n"
-    file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
-
-
-def _json_lines(table: pa.Table, advance: Advance) -> Iterator[bytes]:
-    _check_names(table)
-    encode_lines = msgspec.json.Encoder(enc_hook=str).encode_lines
-    for batch in _batches(table, advance):
-        if batch.num_rows:
-            yield encode_lines(batch.to_pylist())
-
-
-_WRITERS: Mapping[str, Callable[[Any, IO[bytes], Advance], None]] = {
-    "parquet": _write_parquet,
-    "csv": _write_csv,
-    "tsv": _write_tsv,
-    "json": _write_json,
-    "jsonl": _write_jsonl,
-    "arrow": _write_arrow,
-    "arrows": _write_arrows,
-    "orc": _write_orc,
-    "avro": frames.write_avro,
-    "xlsx": frames.write_workbook,
-}
+    encoders.write_table(table, file, file_format, advance)

@@ -24,7 +24,17 @@ from flightstore.objects.encoding import encode_table, streams_of
 from flightstore.objects.ipc import Stream
 from flightstore.objects.schemas import storage
 
-__all__ = ["column_of", "concat", "drop", "new_columns", "rename", "select", "with_columns"]
+__all__ = [
+    "column_of",
+    "composed",
+    "concat",
+    "drop",
+    "new_columns",
+    "rename",
+    "select",
+    "source_parts",
+    "with_columns",
+]
 
 
 def select(obj: Object, columns: Iterable[str]) -> Composition:
@@ -65,7 +75,7 @@ def rename(obj: Object, names: Mapping[str, str]) -> Composition:
         index = _position(source.schema, old, obj)
         fields[index] = fields[index].with_name(new)
     schema = pa.schema(fields, source.schema.metadata)
-    return _composed(obj, _connector(obj), source._replace(schema=schema))
+    return composed(obj, _connector(obj), source._replace(schema=schema))
 
 
 def concat(objects: Sequence[Object]) -> Composition:
@@ -90,7 +100,7 @@ def concat(objects: Sequence[Object]) -> Composition:
     rows = sum(source.num_rows for source in sources)
     wanted = Source(pa.schema(fields, first.schema.metadata), rows, columns)
     origins = {obj._live.record.origin for obj in objects}
-    return _composed(objects[0], _connector(objects[0]) if len(origins) == 1 else None, wanted)
+    return composed(objects[0], _connector(objects[0]) if len(origins) == 1 else None, wanted)
 
 
 def with_columns(obj: Object, columns: Any) -> Composition:
@@ -121,7 +131,7 @@ def with_columns(obj: Object, columns: Any) -> Composition:
                 fields.append(field)
                 placed.append(pieces)
     wanted = Source(pa.schema(fields, source.schema.metadata), source.num_rows, placed)
-    return _composed(obj, connector, wanted, streams)
+    return composed(obj, connector, wanted, streams)
 
 
 def new_columns(columns: Any, origin: str, num_rows: int, what: str) -> Payload:
@@ -322,6 +332,15 @@ def _without_metadata(field: pa.Field) -> pa.Field:
 # --- common ---
 
 
+def source_parts(obj: Object) -> tuple[Source, Connector | None]:
+    """A stored table taken apart, and the connector that built it.
+
+    Raises:
+        InvalidArgument: the object is no table.
+    """
+    return _source(obj), _connector(obj)
+
+
 def _source(obj: Object) -> Source:
     handle = obj._live
     if handle.record.kind not in (KIND_TABLE, KIND_COMPOSED):
@@ -411,14 +430,15 @@ def _kind(field: pa.Field, marks: list[tuple[str, bytes, bytes]]) -> str:
 
 def _made_of(obj: Object, connector: Connector | None, source: Source, columns: list[int]) -> Composition:
     schema = pa.schema([source.schema.field(index) for index in columns], source.schema.metadata)
-    return _composed(
+    return composed(
         obj, connector, Source(schema, source.num_rows, [source.columns[index] for index in columns])
     )
 
 
-def _composed(
+def composed(
     obj: Object, connector: Connector | None, wanted: Source, streams: Sequence[Stream] = ()
 ) -> Composition:
+    """A new object of columns of `obj`, which it keeps until it is stored; the connector adapts metadata."""
     adapt: Callable[[pa.Schema, int], pa.Schema] | None = connector.adapt if connector is not None else None
     if adapt is not None:
         wanted = wanted._replace(schema=adapt(wanted.schema, wanted.num_rows))

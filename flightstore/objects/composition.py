@@ -42,6 +42,7 @@ __all__ = [
     "payload_of_part",
     "payload_of_streams",
     "source_of",
+    "table_of",
 ]
 
 FORMAT_VERSION = 1
@@ -267,6 +268,14 @@ def _segment_source(
     return SegmentSource(extent, segment.offset, segment.layout, member, schema, stream, *body)
 
 
+def table_of(segment: SegmentSource) -> pa.Table:
+    """The table that a stored segment is, over its memory."""
+    assert segment.stream is not None, "only what is stored can be read"
+    if segment.body is None:
+        return open_table(segment.stream, segment.layout)
+    return open_apart(segment.stream, segment.body)
+
+
 # --- writing ---
 
 
@@ -385,9 +394,6 @@ def _nbytes(wanted: Source, segments: list[SegmentSource]) -> int:
         if segment.stream is None or (segment.body is None and len(columns) == len(segment.schema)):
             total += segment.layout.stream_bytes
             continue
-        if segment.body is None:
-            table = open_table(segment.stream, segment.layout)
-        else:
-            table = open_apart(segment.stream, segment.body)
+        table = table_of(segment)
         total += sum(referenced_bytes(table.column(column)) for column in columns)
     return total

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flightstore.abc.composing import AbstractComposing
-from flightstore.errors import InvalidArgument
+from flightstore.errors import InvalidArgument, NotOffered
 from flightstore.objects.base import KIND_COMPOSED, KIND_TABLE, Object, Payload
 from flightstore.objects.registry import kind_name
 from flightstore.remote.attached import Attached, metadata_raw
@@ -32,7 +32,7 @@ _HELPER_BYTES_PER_S = 1 << 20
 
 
 class Composing(Attached, AbstractComposing):
-    """with_columns, select, drop, rename, concat."""
+    """with_columns, select, drop, rename, concat, split."""
 
     def with_columns(
         self,
@@ -93,6 +93,25 @@ class Composing(Attached, AbstractComposing):
         request = self._request("rename", [ref], name, object_id, metadata)
         request.names = dict(names)
         return self._compose(request, deadline_of(timeout))
+
+    def split(
+        self,
+        ref: Ref | Object,
+        *,
+        rows: Iterable[int] | None = None,
+        columns: Iterable[Iterable[str]] | None = None,
+        names: Iterable[str | None] | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> list[Object]:
+        """Not offered: parts of a table are made where it is.
+
+        Raises:
+            NotOffered: always.
+        """
+        raise NotOffered(
+            f"tables at {self.url} cannot be split from here", hint="get it, and put the parts: put_many()"
+        )
 
     def concat(
         self,

@@ -22,6 +22,7 @@ from flightstore.remote.fetched import opened
 from flightstore.remote.keeping import Keeping
 from flightstore.remote.repeating import until_there_is_room
 from flightstore.remote.sessions import Sessions
+from flightstore.remote.streaming import Streaming
 from flightstore.store.attached import check_new, checked, deadline_of, listed
 from flightstore.store.waiting import in_thread
 from flightstore.types import ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
@@ -34,7 +35,7 @@ __all__ = ["RemoteStore"]
 _GET_MANY_ROUNDS = 100
 
 
-class RemoteStore(Building, Composing, Keeping, Sessions, Batching, Subscribing, AbstractStore):
+class RemoteStore(Building, Composing, Streaming, Keeping, Sessions, Batching, Subscribing, AbstractStore):
     """A store behind a gateway. Made by :func:`flightstore.connect`; thread-safe. A forked child can use its
     parent's handle over HTTP, not over Flight.
 

@@ -8,17 +8,17 @@ from typing import Any
 from flightstore.abc.composing import AbstractComposing
 from flightstore.errors import InvalidArgument
 from flightstore.lifecycle import sealing
-from flightstore.lifecycle.sealing import new_object
+from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Object
 from flightstore.store.attached import Attached, check_new, deadline_of
 from flightstore.store.view import View
 from flightstore.types import ObjectID, Ref
 
-__all__ = ["Composing"]
+__all__ = ["Composing", "names_for"]
 
 
 class Composing(Attached, AbstractComposing):
-    """with_columns, select, drop, rename, concat."""
+    """with_columns, select, drop, rename, concat, split."""
 
     def with_columns(
         self,
@@ -84,6 +84,36 @@ class Composing(Attached, AbstractComposing):
         tables = [self._held(ref) for ref in refs]
         return self._compose(composing().concat(tables), name, object_id, metadata, timeout, tables)
 
+    def split(
+        self,
+        ref: Ref | Object,
+        *,
+        rows: Iterable[int] | None = None,
+        columns: Iterable[Iterable[str]] | None = None,
+        names: Iterable[str | None] | None = None,
+        metadata: Any = None,
+        timeout: float | None = 0,
+    ) -> list[Object]:
+        from flightstore.objects import cutting
+
+        conn = self._conn
+        table = self._held(ref)
+        if (rows is None) == (columns is None):
+            raise InvalidArgument("say where to split: rows=, or columns=")
+        if rows is not None:
+            compositions = cutting.cut_rows(table, rows)
+        else:
+            assert columns is not None
+            compositions = cutting.cut_columns(table, columns)
+        called = names_for(names, len(compositions))
+        made = [
+            self._new_of(composition, name, None, metadata)
+            for composition, name in zip(compositions, called, strict=True)
+        ]
+        if made:
+            sealing.put(conn, made, deadline_of(timeout))
+        return [self._opened(new) for new in made]
+
     def _held(self, ref: Ref | Object) -> Object:
         """A reference on an object of this store, which keeps its memory while something is made of it."""
         if not isinstance(ref, Object):
@@ -106,14 +136,38 @@ class Composing(Attached, AbstractComposing):
         keepalive: Any = None,
     ) -> Object:
         """Store what was composed; `keepalive` holds what it shares until it is sealed."""
-        conn = self._conn
+        new = self._new_of(composition, name, object_id, metadata)
+        sealing.put(self._conn, (new,), deadline_of(timeout))
+        return self._opened(new)
+
+    def _new_of(
+        self, composition: Any, name: str | None, object_id: ObjectID | None, metadata: Any
+    ) -> NewObject:
         check_new(name, object_id)
         new = new_object(self._session, composition.payload, name, object_id, metadata)
         new.nbytes, new.shared, new.members = composition.nbytes, composition.shared, composition.members
         new.batch, new.hold = self._current, True
-        sealing.put(conn, (new,), deadline_of(timeout))
+        return new
+
+    def _opened(self, new: NewObject) -> Object:
         assert new.held is not None
-        return self._open(conn, (new.id, *new.held))
+        return self._open(self._conn, (new.id, *new.held))
+
+
+def names_for(names: Iterable[str | None] | None, count: int) -> list[str | None]:
+    """The names of so many new objects.
+
+    Raises:
+        InvalidArgument: there are not as many, or two are the same.
+    """
+    called: list[str | None] = list(names) if names is not None else [None] * count
+    given = [name for name in called if name is not None]
+    if len(called) != count or len(set(given)) < len(given):
+        raise InvalidArgument(
+            f"{len(called)} names were given for {count} objects"
+            + (", some twice" if len(set(given)) < len(given) else "")
+        )
+    return called
 
 
 def composing() -> Any:

@@ -35,6 +35,7 @@ from flightstore.store.composing import Composing
 from flightstore.store.events import Subscribing
 from flightstore.store.keeping import Keeping
 from flightstore.store.sessions import Sessions
+from flightstore.store.streaming import Streaming
 from flightstore.store.waiting import in_thread
 from flightstore.types import Holder, ObjectID, ObjectInfo, RecoverReport, Ref, StoreStats
 
@@ -102,7 +103,7 @@ def connect(
     return store
 
 
-class Store(Borrowing, Composing, Keeping, Sessions, Batching, Subscribing, AbstractStore):
+class Store(Borrowing, Composing, Streaming, Keeping, Sessions, Batching, Subscribing, AbstractStore):
     """A store in shared memory on this machine. Made by :func:`connect`; thread-safe, and usable
     on both sides of a fork.
 

@@ -378,3 +378,24 @@ def test_a_missing_file(run: Run, tmp_path: Path) -> None:
     assert done.code == 3
     assert "absent.csv: No such file or directory" in done.err
     assert run("put", str(tmp_path), "--raw").code == 1, "a directory is no file"
+
+
+def test_adopting_a_file(run: Run, store: flightstore.Store, tmp_path: Path) -> None:
+    path = tmp_path / "table.arrow"
+    value = pa.table({"n": range(10_000)})
+    with pa.ipc.new_file(path, value.schema) as writer:
+        writer.write_table(value)
+    shown = run("adopt", str(path)).out
+    assert "table" in shown
+    assert "10,000" in shown
+    described = run("adopt", str(path), "--name", "other", "--json").json
+    assert (described["name"], described["rows"], described["file"]) == ("other", 10_000, str(path))
+    obj = store.get("table")
+    assert obj.borrowed
+    assert obj.to_arrow().equals(value)  # type: ignore[attr-defined]
+    obj.release()
+    path.write_bytes(b"other bytes")
+    done = run("get", "table", "-o", str(tmp_path / "out.parquet"))
+    assert done.code != 0
+    assert "table.arrow" in done.err
+    assert run("adopt", str(path)).code != 0

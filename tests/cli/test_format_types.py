@@ -8,7 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from flightstore.cli import conversion
+from flightstore.connectors.sources import conversion
 from flightstore.errors import InvalidArgument
 
 from .samples import PACKED, TABLES, exotic, round_trip, rows_of, table, written

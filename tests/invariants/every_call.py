@@ -66,6 +66,18 @@ def _build_table(store: fs.Store) -> object:
     return store.create_table(pa.schema([("x", pa.int64())]), ASKED // 8, "built table")
 
 
+def _stream(store: fs.Store) -> None:
+    with store.create_stream(pa.schema([("x", pa.int64())]), "streamed") as writer:
+        writer.write(pa.record_batch([range(ASKED // 8)], ["x"]))
+
+
+def _streams(store: fs.Store) -> None:
+    writers = [store.create_stream(pa.schema([("x", pa.int64())])) for _ in range(2)]
+    for writer in writers:
+        writer.write(pa.record_batch([range(10)], ["x"]))
+    store.seal_many(writers)
+
+
 def _create_and_abort(store: fs.Store) -> None:
     builder = store.create(10)
     store.abort(builder.id)
@@ -126,6 +138,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "contains": lambda store: store.contains("watched"),
     "create": lambda store: store.create(ASKED, "created"),
     "create_now": lambda store: store.create_now(ASKED, "created now"),
+    "create_stream": _stream,
     "create_table": _build_table,
     "current_batch": lambda store: store.current_batch(),
     "delete": _deleted,
@@ -155,6 +168,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "put_many": lambda store: store.put_many({"put one": bytes(ASKED), "put two": b""}),
     "recover": lambda store: store.recover(),
     "rename": lambda store: store.rename("watched", {"x": "z"}, "renamed"),
+    "seal_many": _streams,
     "select": lambda store: store.select("watched", ["x"], "selected"),
     "session": _session,
     "sessions": lambda store: store.sessions(),
@@ -162,6 +176,7 @@ CALLS: dict[str, Callable[[fs.Store], object]] = {
     "set_spill": _set_spill,
     "spill": _spill,
     "spill_url": lambda store: store.spill_url,
+    "split": lambda store: store.split("watched", rows=[1]),
     "stat": lambda store: store.stat("watched"),
     "stats": lambda store: store.stats(),
     "subscribe": _subscribed,

@@ -13,7 +13,16 @@ from flightstore.testing.events import Gate
 
 pytestmark = pytest.mark.req("INV-3")
 
-EVICTING = {"create", "create_now", "create_table", "evict", "put", "put_many", "with_columns"}
+EVICTING = {
+    "create",
+    "create_now",
+    "create_stream",
+    "create_table",
+    "evict",
+    "put",
+    "put_many",
+    "with_columns",
+}
 """What evicts on a full store: `evict`, and the creates that ask for more than there is."""
 
 

@@ -14,7 +14,7 @@ from flightstore.testing.events import Gate
 
 pytestmark = pytest.mark.req("INV-5")
 
-SPILLING = {"create", "create_table", "put", "put_many", "spill", "with_columns"}
+SPILLING = {"create", "create_stream", "create_table", "put", "put_many", "spill", "with_columns"}
 """What spills on a full store: `spill`, and the creates that may wait for a disk."""
 REFUSED = {"create_now"}
 """A create that may not: it says StoreFull."""

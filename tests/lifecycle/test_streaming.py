@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 
 import flightstore as fs
 from flightstore.catalog.records import FLAG_EVICTABLE, LISTED
+from flightstore.lifecycle import sealing
 from flightstore.lifecycle.streaming import GROUP_BYTES, TableWriter, stream_bytes
 from flightstore.testing.children import child, start
-from flightstore.testing.events import Gate
+from flightstore.testing.events import Barrier, Gate
 
 pytestmark = pytest.mark.req("GW-2", "API-7")
 
@@ -423,3 +425,79 @@ def test_sizes_that_are_foretold() -> None:
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
         writer.write_batch(batch)
         assert stream_bytes(SCHEMA, batch) == sink.tell()
+
+
+# --- sections ---
+
+
+def test_threads_write_sections_and_the_rows_are_in_the_order_of_their_numbers(store: fs.Store) -> None:
+    """Large batches, small ones that are gathered, and sections that are begun last and come first."""
+    barrier = Barrier(4)
+    writer = begin(store, group_bytes=MIB)
+
+    def write(number: int) -> None:
+        barrier.wait()
+        with writer.section(number) as section:
+            for at in range(20):
+                section.write(rows(1000, number * 1_000_000 + at * 1000))
+            section.write(rows(200_000, number * 1_000_000 + 20_000))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in (3, 1, 2, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.seal()
+    expected = np.concatenate(
+        [np.arange(number * 1_000_000, number * 1_000_000 + 220_000) for number in range(4)]
+    )
+    assert np.array_equal(store.get("t").to_arrow()["n"].to_numpy(), expected)
+    assert writer.num_rows == 880_000
+
+
+def test_what_another_thread_is_writing_is_aborted_by_that_thread(
+    store: fs.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that somebody copies into is not given back: others would use it."""
+    writing, go_on = threading.Event(), threading.Event()
+    write_pending = sealing.write_pending
+
+    def stopped(conn: Any, new: Any, *args: Any, **options: Any) -> Any:
+        extent = write_pending(conn, new, *args, **options)
+        writing.set()
+        go_on.wait()
+        return extent
+
+    writer = begin(store, group_bytes=1)
+    writer.write(rows(100_000))
+    monkeypatch.setattr(sealing, "write_pending", stopped)
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            writer.section(1).write(rows(100_000))
+        except fs.StoreClosed as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    writing.wait()
+    with pytest.raises(fs.InvalidArgument, match="still being written"):
+        writer.seal()
+    writer.abort()
+    store.recover()
+    assert store.stats().pending == 1
+    go_on.set()
+    thread.join()
+    assert len(failures) == 1
+    store.recover()
+    assert (store.stats().pending, store.stats().used_bytes) == (0, 0)
+
+
+def test_a_section_that_is_closed_keeps_no_memory(store: fs.Store) -> None:
+    with begin(store) as writer:
+        for number in range(40):
+            with writer.section(number) as section:
+                section.write(rows(1000, 1000 * number))
+            assert section._rows._memory is None
+    assert store.get("t").to_arrow()["n"].to_pylist() == list(range(40_000))

@@ -258,3 +258,24 @@ def test_asyncio(url: str, mapped: bool) -> None:
             assert await store.delete([*map(str, range(20)), "late"]) == 21
 
     asyncio.run(main())
+
+
+def test_a_table_written_batch_by_batch_is_sent_by_the_seal(remote: RemoteStore, mapped: fs.Store) -> None:
+    schema = pa.schema([("n", pa.int64())], {"of": "the table"})
+    with remote.create_stream(schema, "t", metadata="notes") as writer:
+        writer.section(1).write(pa.record_batch([range(1000, 2000)], schema=schema))
+        with writer.section(0) as section:
+            section.write(pa.table([range(1000)], schema=schema))
+        assert (writer.num_rows, section.num_rows) == (2000, 1000)
+        assert mapped.list() == []
+        with pytest.raises(fs.InvalidArgument):
+            writer.write(pa.record_batch([["x"]], ["n"]))
+    obj = mapped.get(writer.id)
+    assert obj.to_arrow()["n"].to_pylist() == list(range(2000))  # type: ignore[attr-defined]
+    assert (obj.name, obj.metadata) == ("t", "notes")
+    forgotten = remote.create_stream(pa.schema([]), "u")
+    forgotten.write(pa.table({"x": [1]}).select([]))
+    forgotten.abort()
+    with pytest.raises(fs.StoreClosed):
+        forgotten.seal()
+    assert [info.name for info in mapped.list()] == ["t"]

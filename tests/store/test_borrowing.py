@@ -304,3 +304,15 @@ def test_an_array_at_the_very_end_of_a_file(store: fs.Store, store_dir: str) -> 
     os.unlink(path)
     assert (store.get("tight").value() == values).all()
     assert store.loans() == []
+
+
+def test_splitting_a_borrowed_table(store: fs.Store, lender: Lender) -> None:
+    """By columns nothing is copied; by rows, those of a stream that is cut."""
+    store.put_borrowed(lender.moved(table()), lender.loan(), "borrowed")
+    left, right = store.split("borrowed", columns=[["n"], ["s", "d"]])
+    assert left.borrowed
+    assert right.borrowed
+    assert store.stats().used_bytes < 16 << 10
+    parts: list[Any] = store.split("borrowed", rows=[1000])
+    assert not any(part.borrowed for part in parts)
+    assert_same(table(), pa.concat_tables([part.to_arrow() for part in parts]))

@@ -41,7 +41,7 @@ class Capability(Flag):
     EVICTION = auto()
     """`evict`, `free`, and objects that are put as evictable."""
     IN_PLACE = auto()
-    """`create`, `create_now`, `create_table`, `abort`."""
+    """`create`, `create_now`, `create_table`, `create_stream`, `abort`."""
     PINS = auto()
     """`pin` and `unpin`."""
     PROCESSES = auto()
@@ -71,7 +71,7 @@ _METHODS: dict[Capability, tuple[str, ...]] = {
     Capability.COMPOSITION: ("with_columns", "select", "drop", "rename", "concat"),
     Capability.EVENTS: ("subscribe", "on_added", "on_deleted"),
     Capability.EVICTION: ("evict", "free"),
-    Capability.IN_PLACE: ("create", "create_now", "create_table", "abort"),
+    Capability.IN_PLACE: ("create", "create_now", "create_table", "create_stream", "abort"),
     Capability.PINS: ("pin", "unpin"),
     Capability.QUOTAS: ("session",),
     Capability.SESSIONS: ("session", "sessions"),

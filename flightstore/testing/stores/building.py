@@ -159,6 +159,54 @@ class Building(Backend):
         assert (obj.metadata, obj.kind, second.stat("t").num_rows) == ("notes", "table", 1000)
 
     @needs(Capability.IN_PLACE)
+    def test_a_table_written_batch_by_batch(self, store: AbstractStore, second: AbstractStore) -> None:
+        """Its rows are in the order of the sections, whichever was written first."""
+        schema = pa.schema([("n", pa.int64())], {"of": "the table"})
+        with store.create_stream(schema, "t", metadata="notes") as writer:
+            with writer.section(2) as last:
+                last.write(pa.record_batch([range(3000, 4000)], schema=schema))
+            writer.write(pa.record_batch([range(1000)], schema=schema))
+            with pytest.raises(InvalidArgument):
+                writer.write(pa.record_batch([["x"]], ["n"]))
+            with pytest.raises(InvalidArgument):
+                writer.section(-1)
+            with writer.section(1) as between:
+                between.write(pa.table([range(1000, 2000)], schema=schema))
+                between.write(pa.table([range(2000, 3000)], schema=schema))
+            writer.write(pa.record_batch([[]], schema=schema))
+            assert "t" not in second
+            assert writer.num_rows == 4000
+        obj = second.get("t")
+        table = obj.to_arrow()  # type: ignore[attr-defined]
+        table.validate(full=True)
+        assert table.schema.equals(schema, check_metadata=True)
+        assert table["n"].to_pylist() == list(range(4000))
+        assert (obj.metadata, obj.kind, obj.id) == ("notes", "table", writer.id)
+        with pytest.raises(StoreClosed):
+            writer.section(0)
+
+    @needs(Capability.IN_PLACE)
+    def test_a_table_that_is_given_up(self, store: AbstractStore) -> None:
+        """Leaves nothing, whichever way it ends."""
+        schema = pa.schema([("n", pa.int64())])
+        rows = pa.record_batch([range(1000)], schema=schema)
+
+        def fail(writer: Any) -> None:
+            with writer:
+                writer.write(rows)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail(store.create_stream(schema, "t"))
+        writer = store.create_stream(schema, "t")
+        with pytest.raises(ZeroDivisionError):
+            fail(writer.section(1))
+        with pytest.raises(StoreClosed):
+            writer.write(rows)
+        writer.abort()
+        assert store.list() == []
+
+    @needs(Capability.IN_PLACE)
     def test_a_table_that_is_not_finished(self, store: AbstractStore) -> None:
         """Is refused by the seal, and an exception in the block aborts it."""
         with pytest.raises(InvalidArgument, match="'s'"):

@@ -76,7 +76,11 @@ def _plain_layout(table: pa.Table, rule: Rule) -> pa.Table:
     for index, field in enumerate(table.schema):
         column = table.column(index)
         if pa.types.is_run_end_encoded(field.type):
-            column = call_function("run_end_decode", [column])
+            try:
+                column = call_function("run_end_decode", [column])
+            except pa.ArrowException as error:
+                message = f"column {field.name!r} ({field.type}) cannot be written out: {error}"
+                raise InvalidArgument(message, hint=HINT) from error
         elif _is_list_view(field.type) and not rule.list_views:
             column = pa.chunked_array([_listed(chunk) for chunk in column.chunks], _list_type(field.type))
         else:
@@ -119,7 +123,9 @@ def _target(kind: pa.DataType, rule: Rule) -> Any:
 
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
-        return kind if rule.extensions else _target(kind.storage_type, rule)
+        # Arrow's Parquet reader aborts the process on an extension of dictionaries.
+        keeps = rule.extensions and not types.is_dictionary(kind.storage_type)
+        return kind if keeps else _target(kind.storage_type, rule)
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         if rule.encoded:
             return kind
@@ -160,6 +166,8 @@ def _list_target(kind: Any, rule: Rule) -> Any:
         return kind if rule.list_views and item == kind.value_type else None
     field = kind.value_field.with_type(item)
     if pa.types.is_fixed_size_list(kind) and "fixed" in rule.nested:
+        if not kind.list_size and rule.list_views:
+            return None  # Parquet files of such lists can be written, not read
         return pa.list_(field, kind.list_size)
     return pa.large_list(field) if pa.types.is_large_list(kind) else pa.list_(field)
 

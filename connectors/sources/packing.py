@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from flightstore.cli.formats import PACKINGS
+from flightstore.connectors.sources.formats import PACKINGS
 
 __all__ = ["Unclosed", "packed_sink", "unpacked_source"]
 

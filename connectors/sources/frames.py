@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
-from flightstore.cli.output import Advance
+from flightstore.connectors.sources.units import Advance
 from flightstore.errors import InvalidArgument, MissingExtra
 
 if TYPE_CHECKING:
