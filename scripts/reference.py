@@ -111,6 +111,7 @@ def class_entry(node: ast.ClassDef, shown: str) -> Entry:
     return Entry(shown, signature, documented(node, shown), bases, tuple(fields_of(node)), members + special)
 
 
+RAY = ("from_ray", "to_ray", "register", "deploy", "from_ray_dataset", "to_ray_dataset")
 SHOWN_SPECIAL = ("__getitem__", "__setitem__", "__reduce__", "__arrow_c_stream__", "__dlpack__", "__array__")
 
 
@@ -479,6 +480,16 @@ def make_pages() -> list[Page]:
                 entry_of("flightstore/objects/connector.py", "Connector"),
                 entry_of("flightstore/objects/connector.py", "register"),
                 entry_of("flightstore/objects/connector.py", "unregister"),
+            ),
+        ),
+        Page(
+            "ray.md",
+            "Ray",
+            "Objects handed over without a copy, both ways, and a gateway on every node. "
+            "[How to use it](../how-to/ray.md). In `flightstore.connectors.ray`.",
+            (
+                *(entry_of("connectors/ray/__init__.py", name) for name in RAY),
+                entry_of("connectors/ray/deploying.py", "Deployment"),
             ),
         ),
         Page(

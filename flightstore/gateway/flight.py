@@ -38,7 +38,7 @@ from flightstore.store.local import Store
 from flightstore.types import ObjectID, ObjectInfo
 from flightstore.wire import messages as m
 
-__all__ = ["FlightServer"]
+__all__ = ["FlightServer", "is_loopback"]
 
 MAX_PARTITIONS = 10_000
 LAST_S = 1.0
@@ -119,7 +119,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
             authenticator,
             self.limits,
             metrics,
-            local=_is_loopback(location),
+            local=is_loopback(location),
             certificates=verify_client,
         )
         self._advertise = advertise
@@ -293,11 +293,18 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]
         return [flight.ActionType(name, action.text) for name, action in ACTIONS.items()]
 
 
-def _is_loopback(location: str) -> bool:
+def is_loopback(location: str) -> bool:
+    """Whether only this machine reaches what listens there: a unix socket, or any address of loopback."""
+    from ipaddress import ip_address
     from urllib.parse import urlsplit
 
     parts = urlsplit(location)
-    return "unix" in parts.scheme or parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if "unix" in parts.scheme or parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _info_command(descriptor: Any) -> m.InfoCommand:

@@ -133,7 +133,9 @@ def mapped(
         elif not _is_same(lender, os.stat(lender.path)):
             raise ValueError("the file has changed")
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and lender.keepers and _is_kept(conn, lender):
+        # What a process had open, and has closed or left behind, nobody opens any more.
+        closed = isinstance(error, FileNotFoundError) and lender.path.startswith("/proc/")
+        if isinstance(error, OSError) and not closed and lender.keepers and _is_kept(conn, lender):
             raise FlightStoreError(
                 f"the payload of {object_id} is borrowed from {lender.path}, which this process cannot open: "
                 f"{error.strerror}",

@@ -15,7 +15,7 @@ from pyarrow import flight
 
 import flightstore as fs
 from flightstore.gateway.authentication import Authenticator
-from flightstore.gateway.flight import FlightServer
+from flightstore.gateway.flight import FlightServer, is_loopback
 from flightstore.gateway.flight_calls import is_local
 from flightstore.gateway.service import Service
 from flightstore.gateway.tokens import create
@@ -239,3 +239,20 @@ def test_each_call_is_counted(service: Service, store: fs.Store) -> None:
     assert 8000 <= counted[0][2] < 20_000
     assert 8000 <= counted[1][3] < 20_000
     assert counted[3][3] > 0
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("grpc+tcp://127.0.0.1:0", True),
+        ("grpc+tcp://127.0.0.2:0", True),
+        ("grpc+tcp://[::1]:0", True),
+        ("grpc+tcp://localhost:0", True),
+        ("grpc+unix:///run/x", True),
+        ("grpc+tcp://10.0.0.1:0", False),
+        ("grpc+tcp://0.0.0.0:0", False),
+        ("grpc+tcp://here:0", False),
+    ],
+)
+def test_which_listeners_are_for_this_machine(location: str, expected: bool) -> None:
+    assert is_loopback(location) == expected

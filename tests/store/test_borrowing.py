@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -242,6 +244,20 @@ def _keep(path: str, link: Connection) -> None:
     with fs.connect(path) as store:
         link.send(store.client_id)
         link.recv()
+
+
+@pytest.mark.req("FAIL-2")
+def test_a_file_that_a_process_had_open_goes_with_it(store: fs.Store) -> None:
+    """Though a keeper lives: nobody can open the file any more."""
+    lender = Lender()
+    value = lender.moved(array())
+    with start(threading.Event().wait) as holder:
+        path = lender.path.replace(f"/{os.getpid()}/", f"/{holder.pid}/")
+        store.put_borrowed(value, replace(lender.loan([store.client_id]), path=path), "borrowed")
+        assert (store.get("borrowed").value() == array()).all()
+    with pytest.raises(fs.ObjectLost, match="No such file"):
+        store.get("borrowed")
+    assert store.delete("borrowed") == 1
 
 
 def test_wrong_loans(store: fs.Store, lender: Lender) -> None:
