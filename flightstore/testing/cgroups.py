@@ -32,6 +32,10 @@ class FaultUnavailable(RuntimeError):
     def __init__(self, component: str, reason: str) -> None:
         super().__init__(f"{component}: {reason}")
         self.component = component
+        self._reason = reason
+
+    def __reduce__(self) -> tuple[type[FaultUnavailable], tuple[str, str]]:
+        return FaultUnavailable, (self.component, self._reason)
 
 
 @dataclass(frozen=True, slots=True)

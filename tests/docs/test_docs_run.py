@@ -46,7 +46,7 @@ def run(page: Path, store_dir: Path, folder: Path) -> subprocess.CompletedProces
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
     }
-    apart = LOOPBACK_ONLY if named(page) in IN_A_NETWORK_OF_ITS_OWN else ()
+    apart = LOOPBACK_ONLY if page in [ROOT / name for name in IN_A_NETWORK_OF_ITS_OWN] else ()
     warnings = ["-W", "error", *(["-W", "ignore::DeprecationWarning"] if apart else [])]
     command = [sys.executable, *warnings, str(Path(__file__).with_name("pagerun.py")), str(page)]
     with tempfile.TemporaryDirectory(prefix="fsray", dir="/tmp", ignore_cleanup_errors=True) as short:

@@ -95,6 +95,8 @@ def serve(address: str) -> None:
                 command, *arguments = connection.recv()
             except EOFError:
                 break
+            if command == "stop":
+                break
             try:
                 if command == "make":
                     made = Served(*arguments)
@@ -161,4 +163,6 @@ def hosting() -> Any:
         with start_spawned(serve, f"{folder}/socket") as process:
             with listener.accept() as connection:
                 yield Host(connection)
+                # Its end alone may not be seen: children that were forked meanwhile have it open, too.
+                connection.send(("stop",))
             process.result()
