@@ -49,8 +49,8 @@ def examples(strategy: SearchStrategy[Any], count: int) -> list[Any]:
 
 @cache
 def types_generated() -> list[pa.DataType]:
-    # Many, since what is found in them varies a little: Hypothesis draws on the constants of whatever modules of
-    # the project are loaded.
+    # Many, since what is found in them varies: Hypothesis draws on the constants of whatever modules of the
+    # project are loaded.
     return examples(data_types(), 6000)
 
 
