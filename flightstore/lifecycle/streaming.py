@@ -51,7 +51,7 @@ from flightstore.objects.encoding import encode_table, parts_of
 from flightstore.objects.ipc import Stream, expressible, refusing, stream_payload
 from flightstore.types import ObjectID
 
-__all__ = ["GROUP_BYTES", "Section", "TableWriter", "seal_together", "stream_bytes"]
+__all__ = ["GROUP_BYTES", "Section", "TableWriter", "check_section", "seal_together", "stream_bytes"]
 
 GROUP_BYTES = 16 << 20
 """Batches are gathered until they are so large together."""
@@ -156,8 +156,7 @@ class TableWriter:
             InvalidArgument: it is no number from 0.
             StoreClosed: the table was sealed or aborted.
         """
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise InvalidArgument(f"{number!r} is not the number of a section", hint="sections count from 0")
+        check_section(number)
         self._check()
         with self._lock:
             return Section(self, self._sections.setdefault(number, _Rows()))
@@ -513,6 +512,16 @@ class _Group:
     def table(self) -> pa.Table:
         """The batches as a table."""
         return pa.Table.from_batches(self.batches())
+
+
+def check_section(number: int) -> None:
+    """Refuse what is not the number of a section.
+
+    Raises:
+        InvalidArgument: it is so.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise InvalidArgument(f"{number!r} is not the number of a section", hint="sections count from 0")
 
 
 def stream_bytes(schema: pa.Schema, batch: pa.RecordBatch) -> int:

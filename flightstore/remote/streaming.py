@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from flightstore.errors import FlightStoreError, InvalidArgument, NotOffered, StoreClosed
+from flightstore.lifecycle.streaming import check_section
 from flightstore.objects.composition import empty_columns
 from flightstore.objects.ipc import expressible, refusing
 from flightstore.remote.attached import Attached
@@ -36,7 +37,6 @@ class RemoteTableWriter:
         expressible(schema)
         self._store = store
         self._schema = schema
-        self._given_id = object_id
         self._id = object_id if object_id is not None else ObjectID.random()
         self._put = put
         self._sections: dict[int, RemoteSection] = {}
@@ -75,8 +75,7 @@ class RemoteTableWriter:
             InvalidArgument: it is no number from 0.
             StoreClosed: the table was sealed or aborted.
         """
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise InvalidArgument(f"{number!r} is not the number of a section", hint="sections count from 0")
+        check_section(number)
         self.check()
         with self._lock:
             return self._sections.setdefault(number, RemoteSection(self))
