@@ -141,6 +141,8 @@ class SpillRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Somebody is about to give the memory up and looks for readers; who must use it waits."""
     lender: Lender | None = None
     """Where its bytes are while it is borrowed: neither in memory of the store nor in a file of its own."""
+    former: Lender | None = None
+    """Where they were before they were persisted, as long as somebody may still read them there."""
 
     @property
     def only_spilled(self) -> bool:

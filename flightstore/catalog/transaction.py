@@ -103,6 +103,8 @@ class Counters(msgspec.Struct, array_like=True, gc=False):
     """Objects that were dropped to make room, since the store was made."""
     spills: int = 0
     """How often an extent has given its memory up for a spill file, since the store was made."""
+    former_loans: int = 0
+    """Spill records that name a former lender."""
 
 
 decode_counters = msgspec.msgpack.Decoder(Counters).decode
@@ -389,8 +391,10 @@ class WriteTransaction:
         return None if raw is None else decode_spill(raw)
 
     def put_spill(self, number: int, record: SpillRecord) -> None:
-        """Write a spill record, new or changed, and keep account of what is in files only."""
+        """Write a spill record, new or changed, and keep account of what is in files only, and of loans."""
         before = self.spill(number)
+        had_former = before is not None and before.former is not None
+        self.counters.former_loans += (record.former is not None) - had_former
         was = before.length if before is not None and before.only_spilled else 0
         now = record.length if record.only_spilled else 0
         self.counters.spilled_bytes += now - was
@@ -444,6 +448,7 @@ class WriteTransaction:
         record = self.spill(number)
         assert record is not None
         self.txn.delete(keys.spill_key(number))
+        self.counters.former_loans -= record.former is not None
         if record.location:
             self.put_doomed(record.file, record.location)
         if record.offset >= 0:

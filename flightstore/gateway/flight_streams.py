@@ -1,7 +1,8 @@
 """What flows through DoGet and DoPut: tables, and frames as rows of one binary column.
 
 Every buffer of an outgoing stream holds the reference on its object. Nearly all are read by C++ alone; those
-whose batches have to be copied are made by Python while they are read (see reslicing).
+whose batches have to be copied are made by Python while they are read (see reslicing). So are those of memory
+that the store has borrowed: a copy that was found right after it was made stays right.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flightstore.gateway.flight_errors import guarded, of_client_stream
 from flightstore.gateway.incoming import FrameUpload, TableUpload
 from flightstore.gateway.limits import Limits
 from flightstore.gateway.many import Staged
-from flightstore.gateway.outgoing import Frame, frame_of, rows_of, table_of
+from flightstore.gateway.outgoing import Frame, frame_of, loan_check, rows_of, table_of
 from flightstore.gateway.reslicing import reader_of
 from flightstore.objects.schemas import storage
 from flightstore.store.local import Store
@@ -55,11 +56,27 @@ def outgoing(store: Store, ticket: Ticket, max_bytes: int) -> tuple[pa.RecordBat
         InvalidArgument, NotConvertible: it cannot be sent like that.
     """
     if ticket.payload:
-        table = frame_table(frame_of(store, ticket.ref))
-        return table.to_reader(), table.get_total_buffer_size()
-    _, table = table_of(store, ticket.ref)
-    table = rows_of(table, ticket)
-    return reader_of(table, max_bytes, ticket.hydrate, guarded), table.get_total_buffer_size()
+        frame = frame_of(store, ticket.ref)
+        table, check = frame_table(frame), frame.check
+        reader = table.to_reader()
+    else:
+        held, table = table_of(store, ticket.ref)
+        table, check = rows_of(table, ticket), loan_check(held)
+        reader = reader_of(table, max_bytes, ticket.hydrate, guarded)
+    if check is not None:
+        reader = pa.RecordBatchReader.from_batches(reader.schema, guarded(_checked(reader, check)))
+    return reader, table.get_total_buffer_size()
+
+
+def _checked(batches: Iterable[pa.RecordBatch], check: Callable[[], None]) -> Iterator[pa.RecordBatch]:
+    """Copies of batches of borrowed memory, each of which was right after it was made."""
+    for batch in batches:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        check()
+        with pa.ipc.open_stream(sink.getvalue()) as copies:
+            yield copies.read_next_batch()
 
 
 def frame_table(frame: Frame) -> pa.Table:

@@ -62,7 +62,7 @@ class FrameRoutes:
             return await self._send_by_reference(request, response, frame)
         head = len(frame.head)
         pieces = [(0, frame.head), *((head + at, data) for at, data in frame.pieces)]
-        source = cut(pieces, head + frame.size_bytes)
+        source = cut(pieces, head + frame.size_bytes, check=frame.check)
         await context.sender.send(request, response, source)
         frame.held.release()
         return response

@@ -31,7 +31,7 @@ from flightstore.gateway.http_context import SESSION_HEADER, Context, session_of
 from flightstore.gateway.http_frames import receive_frame
 from flightstore.gateway.http_ranges import etag_matches, part_asked
 from flightstore.gateway.incoming import TableUpload
-from flightstore.gateway.outgoing import rows_of
+from flightstore.gateway.outgoing import loan_check, rows_of
 from flightstore.gateway.sending import Views, cut
 from flightstore.objects.base import KIND_BLOB, KIND_TABLE, Object
 from flightstore.objects.blob import Blob
@@ -102,7 +102,7 @@ class ObjectRoutes:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         response = web.StreamResponse(status=status, headers=headers)
         response.content_type = found.content_type
-        source = cut(found.pieces, size, start, stop)
+        source = cut(found.pieces, size, start, stop, loan_check(found.held))
         await self._context.sender.send(request, response, source)
         return response
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from flightstore.catalog.records import FLAG_EVICTABLE
 from flightstore.errors import InvalidArgument, ObjectNotFound
 from flightstore.gateway.leases import Leases
-from flightstore.gateway.outgoing import header_of
+from flightstore.gateway.outgoing import header_of, loan_check
 from flightstore.lifecycle.building import seal_together
 from flightstore.lifecycle.sealing import NewObject, new_object
 from flightstore.objects.base import Payload
@@ -137,6 +137,8 @@ def get_many(store: Store, request: GetMany) -> Many:
             for offset, piece in payload.pieces:
                 view = memoryview(piece).cast("B")
                 raw[offset : offset + view.nbytes] = view
+            if (check := loan_check(held)) is not None:
+                check()
             found.append(OneOfMany(header=header_of(held, payload), payload=bytes(raw)))
             room -= len(raw)
     return Many(objects=found)

@@ -6,7 +6,7 @@ are until the last piece is let go, whatever happens to the object meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from flightstore.types import Ref
 from flightstore.wire.frames import FrameHeader, packed
 from flightstore.wire.messages import Ticket
 
-__all__ = ["Frame", "frame_of", "header_of", "rows_of", "table_of"]
+__all__ = ["Frame", "frame_of", "header_of", "loan_check", "rows_of", "table_of"]
 
 
 class Frame(NamedTuple):
@@ -38,6 +38,8 @@ class Frame(NamedTuple):
     """Where the payload lies in one piece in a file of the store: path and offset. None if it does not."""
     held: Object
     """The reference that keeps it."""
+    check: Callable[[], None] | None
+    """Raises once pieces may have become others; None where they cannot."""
 
 
 def frame_of(store: Store, ref: Ref) -> Frame:
@@ -53,7 +55,15 @@ def frame_of(store: Store, ref: Ref) -> Frame:
     file = None
     if record.kind != KIND_COMPOSED and record.extents and record.extents[0].file == ARENA_FILE:
         file = (f"{store.path}/arena", record.extents[0].offset)
-    return Frame(packed(header), payload.size_bytes, payload.pieces, file, held)
+    return Frame(packed(header), payload.size_bytes, payload.pieces, file, held, loan_check(held))
+
+
+def loan_check(held: Object) -> Callable[[], None] | None:
+    """Raises ObjectLost once the bytes of an object may have become others, because they are borrowed and
+    nobody keeps them any more; None where nothing is borrowed.
+    """
+    handle = held._live
+    return handle.store.loan_check(handle)
 
 
 def header_of(held: Object, payload: Payload | None = None) -> FrameHeader:

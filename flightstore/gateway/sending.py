@@ -12,31 +12,37 @@ Two ways:
 - `sendfile` queues references to the file's pages. Whoever uses it must keep the bytes what they are until
   the receiver has said that it has all of them.
 
-Whatever the way, the bytes are kept by whoever calls, until the call ends.
+Whatever the way, the bytes are kept by whoever calls, until the call ends. Memory that the store has borrowed
+cannot be kept so: it is sent as copies, each of which was found right after it was made (`Checked`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from flightstore.errors import ObjectLost
 from flightstore.gateway.threads import Threads
 
-__all__ = ["DIRECT_BYTES", "File", "FilePart", "Sender", "Views", "abort", "cut"]
+__all__ = ["DIRECT_BYTES", "Checked", "File", "FilePart", "Sender", "Views", "abort", "cut"]
+
+_log = logging.getLogger("flightstore.gateway.http")
 
 DIRECT_BYTES = 64 << 10
 """Shorter bodies are copied into one write together with the headers."""
 _TLS_PIECE_BYTES = 256 << 10
+_COPIED_BYTES = 1 << 20
 _VECTORS = 64  # views handed to the kernel in one call
 _SENDFILE_BYTES = 1 << 30
 _PATIENCE_MS = 20  # how long a thread waits for room in the socket before it gives the connection back
@@ -78,11 +84,40 @@ class Views:
             self._at += 1
         return sent
 
-    def pieces(self, nbytes: int) -> Iterable[memoryview]:
+    def pieces(self, nbytes: int) -> Iterator[memoryview]:
         """All of it, in pieces up to that size."""
         for view in self._views:
             for at in range(0, len(view), nbytes):
                 yield view[at : at + nbytes]
+
+
+class Checked(Views):
+    """Pieces of memory that may become others: each is copied, and the copy sent if it was right until then.
+
+    Args:
+        views: The pieces.
+        check: Raises when what was read until then may be wrong.
+    """
+
+    def __init__(self, views: Sequence[memoryview], check: Callable[[], None]) -> None:
+        super().__init__(views)
+        self._check = check
+        self._copies = self.pieces(_COPIED_BYTES)
+        self._copy = memoryview(b"")
+
+    def send(self, sock: socket.socket) -> int:
+        if not self._copy:
+            self._copy = next(self._copies)
+        sent = sock.send(self._copy)
+        self._copy = self._copy[sent:]
+        self.left -= sent
+        return sent
+
+    def pieces(self, nbytes: int) -> Iterator[memoryview]:
+        for piece in super().pieces(nbytes):
+            copy = bytes(piece)
+            self._check()
+            yield memoryview(copy)
 
 
 class File:
@@ -120,8 +155,17 @@ class FilePart:
         return sent
 
 
-def cut(pieces: Iterable[tuple[int, Any]], size: int, start: int = 0, stop: int | None = None) -> Views:
-    """The bytes from `start` to `stop` of pieces (offset, bytes-like); zeros between them, `size` in all."""
+def cut(
+    pieces: Iterable[tuple[int, Any]],
+    size: int,
+    start: int = 0,
+    stop: int | None = None,
+    check: Callable[[], None] | None = None,
+) -> Views:
+    """The bytes from `start` to `stop` of pieces (offset, bytes-like); zeros between them, `size` in all.
+
+    `check`, if there is one, raises once they may have become others.
+    """
     stop = size if stop is None else stop
     views: list[memoryview] = []
     at = 0
@@ -143,7 +187,7 @@ def cut(pieces: Iterable[tuple[int, Any]], size: int, start: int = 0, stop: int 
         if view.nbytes:
             take(view.cast("B") if view.format != "B" or view.ndim != 1 else view)
     zeros(size - at)
-    return Views(views)
+    return Views(views) if check is None else Checked(views, check)
 
 
 def abort(request: web.BaseRequest) -> None:
@@ -171,7 +215,7 @@ class Sender:
         """Answer with headers and a body. The response must be a plain one; its length is set here.
 
         A client that goes, or that takes nothing for the idle timeout, loses the connection; no error is
-        raised then.
+        raised then. So it is when borrowed memory is lost: the client sees an answer that breaks off.
         """
         response.content_length = source.left
         try:
@@ -180,6 +224,9 @@ class Sender:
                 await self._body(request, response, writer, source)
             await response.write_eof()
         except (OSError, TimeoutError):
+            abort(request)
+        except ObjectLost as error:
+            _log.warning("an answer broke off: %s", error.message)
             abort(request)
 
     async def _body(

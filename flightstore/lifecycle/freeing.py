@@ -17,7 +17,7 @@ import msgspec
 from flightstore.catalog import keys
 from flightstore.catalog.records import FLAG_KEPT, FLAG_LEFT, FLAG_PROBING, ObjectRecord, decode_record
 from flightstore.catalog.transaction import WriteTransaction
-from flightstore.lifecycle import batch_sweep, extents, sessions
+from flightstore.lifecycle import batch_sweep, extents, former_loans, sessions
 from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.scopes import is_visible
 from flightstore.memory import kernel
@@ -184,6 +184,7 @@ def sweep(conn: Connection) -> tuple[int, int]:
     many objects, and their bytes.
     """
     parts = [sessions.reclaim_all(conn), batch_sweep.reclaim(conn), _sweep_dying(conn)]
+    former_loans.end(conn)
     return sum(objects for objects, _ in parts), sum(freed for _, freed in parts)
 
 

@@ -289,6 +289,7 @@ def _check_counters(picture: _Picture) -> Iterator[Finding]:
         "dying": len(picture.dying),
         "spilled_bytes": sum(only_spilled),
         "doomed": picture.doomed,
+        "former_loans": sum(spill.former is not None for spill in picture.spills.values()),
         "waiting": len(picture.waiters),
         "ended": sum(session.state == ENDED for session in picture.sessions.values())
         + sum(batch.state == ENDED for batch in picture.batches.values()),

@@ -11,7 +11,9 @@ bytes were right when they were mapped; if not, it is ObjectLost, and nobody see
 of the store: its lock tells that it lives, in whatever pid namespace (memory.leases).
 
 `persist` copies the bytes into the store as restoring does: into a pending object whose extent is handed over
-to the record in one commit, which takes the lender off. A death on the way is what recovery knows.
+to the record in one commit, which makes the lender a former one. A death on the way is what recovery knows.
+Gets find the copy from then on; the loan is over when those have let go who may read the lender's memory
+(former_loans.py).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -31,10 +35,10 @@ from flightstore.lifecycle.connection import Connection
 from flightstore.lifecycle.sealing import NewObject
 from flightstore.memory import allocator, kernel
 from flightstore.memory.leases import Lease
-from flightstore.objects.base import KIND_BLOB, Payload
+from flightstore.objects.base import KIND_BLOB, Handle, Payload
 from flightstore.types import Loan, LoanInfo, ObjectID
 
-__all__ = ["borrowed_from", "is_borrowed", "loans", "mapped", "persist"]
+__all__ = ["borrowed_from", "check_of", "is_borrowed", "loans", "mapped", "persist"]
 
 _COMPARED_BYTES = 4096
 
@@ -81,8 +85,8 @@ def loans(conn: Connection) -> list[LoanInfo]:
     found = []
     for key, raw in conn.catalog.items(keys.SPILL):
         record = decode_spill(raw)
-        if record.lender is not None:
-            lender = record.lender
+        lender = record.lender or record.former
+        if lender is not None:
             number = int.from_bytes(key[1:], "big")
             found.append(LoanInfo(number, lender.path, lender.offset, record.length, lender.keepers))
     return found
@@ -147,6 +151,36 @@ def mapped(
     return pa.foreign_buffer(pages.address, record.length, (pages, lease))
 
 
+def check_of(conn: Connection, handle: Handle) -> Callable[[], None] | None:
+    """What raises ObjectLost unless bytes that were read from a handle until then were the right ones; None
+    if it maps nothing that is borrowed.
+
+    For who hands bytes on: he copies some, checks, and hands the copy on. Memory that was persisted since is
+    still its lender's to keep, because the handle is there.
+    """
+    mapped_at = {data.address for data in (handle.payload, *handle.others)}
+    lenders = []
+    for number, spill in _spills(conn, handle.record):
+        pages = conn.borrowed.get(number)
+        lender = spill.lender or spill.former
+        if lender is not None and pages is not None and pages.address in mapped_at:
+            lenders.append(lender)
+    return partial(_check, conn, handle.id, lenders) if lenders else None
+
+
+def _check(conn: Connection, object_id: ObjectID, lenders: Sequence[Lender]) -> None:
+    for lender in lenders:
+        if not _is_kept(conn, lender):
+            raise _lost(object_id, lender, "those who kept it there have ended")
+        if not lender.keepers:
+            try:
+                same = _is_same(lender, os.stat(lender.path))
+            except OSError:
+                same = False
+            if not same:
+                raise _lost(object_id, lender, "the file has changed")
+
+
 def _is_kept(conn: Connection, lender: Lender) -> bool:
     return not lender.keepers or any(conn.clients.lives(client) for client in lender.keepers)
 
@@ -163,11 +197,15 @@ def _lost(object_id: ObjectID, lender: Lender, reason: str) -> ObjectLost:
 
 def _records(conn: Connection, record: ObjectRecord) -> list[tuple[int, SpillRecord]]:
     """(number, spill record) of the extents of an object that are borrowed at this moment."""
+    return [(number, spill) for number, spill in _spills(conn, record) if spill.lender is not None]
+
+
+def _spills(conn: Connection, record: ObjectRecord) -> list[tuple[int, SpillRecord]]:
+    """(number, spill record) of the extents of an object that have one."""
     whole = unfolded(record, conn.catalog.get)
     numbers = [extent.offset for extent in whole.extents if extent.file == SPILL_FILE]
     found = [(number, conn.catalog.get(keys.spill_key(number))) for number in numbers]
-    spills = [(number, decode_spill(raw)) for number, raw in found if raw is not None]
-    return [(number, spill) for number, spill in spills if spill.lender is not None]
+    return [(number, decode_spill(raw)) for number, raw in found if raw is not None]
 
 
 def is_borrowed(conn: Connection, record: ObjectRecord) -> bool:

@@ -128,7 +128,10 @@ def hand_over(tx: WriteTransaction, number: int, new: NewObject, extent: Extent)
         tx.abort_pending(new.session, new.id, new.serial)
         return record
     tx.drop_pending(new.session, new.id)
-    return tx.keep_in_arena(number, msgspec.structs.replace(record, lender=None), extent.offset)
+    former = record.lender or record.former
+    return tx.keep_in_arena(
+        number, msgspec.structs.replace(record, lender=None, former=former), extent.offset
+    )
 
 
 # --- where they are ---

@@ -88,6 +88,12 @@ class StoreView(Protocol):
         """Whether some of the object's bytes are somebody else's memory."""
         ...
 
+    def loan_check(self, handle: Handle) -> Callable[[], None] | None:
+        """What raises ObjectLost unless bytes that were read from a handle until then were the right ones;
+        None where they always are, because nothing of it is borrowed.
+        """
+        ...
+
     def persisted(self, handle: Handle, timeout: float | None) -> Handle:
         """The object after what it borrows was copied into the store."""
         ...
@@ -188,8 +194,8 @@ class Object:
         """Copy what the object borrows into the store, once and for all who use it; nothing if it borrows
         nothing.
 
-        Afterwards it depends on nobody. Values that were taken from it before still refer to the lender's
-        memory.
+        Afterwards it depends on nobody. Values that were taken from it before, by anybody, still refer to the
+        lender's memory; the loan is over when all who hold the object have let go once.
 
         Args:
             timeout: Seconds to wait for room; None waits for ever.

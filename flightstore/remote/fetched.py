@@ -40,6 +40,10 @@ class RemoteView:
         """Never: what was fetched is this process's own."""
         return False
 
+    def loan_check(self, handle: Handle) -> Callable[[], None] | None:
+        """None."""
+        return None
+
     def persisted(self, handle: Handle, timeout: float | None) -> Handle:
         """The same."""
         return handle

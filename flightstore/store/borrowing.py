@@ -71,7 +71,7 @@ class Borrowing(Attached):
         """The loans that objects of the store use, in all its sessions.
 
         A loan is over, and gone from here, once nobody can use its memory any more: its objects are deleted,
-        their readers have let go, and the next create, or ``recover()``, has reclaimed them.
+        or persisted, their readers have let go, and the next create, or ``recover()``, has seen it.
         """
         from flightstore.lifecycle import lending
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flightstore.catalog.records import ObjectRecord
+from flightstore.catalog.records import SPILL_FILE, ObjectRecord
 from flightstore.errors import StoreClosed
 from flightstore.lifecycle import reading, reports
 from flightstore.lifecycle.connection import Connection
@@ -31,6 +31,13 @@ class View:
         from flightstore.lifecycle import lending  # needs what only writers need
 
         return lending.is_borrowed(self._conn, record)
+
+    def loan_check(self, handle: Handle) -> Callable[[], None] | None:
+        if all(extent.file != SPILL_FILE for extent in handle.record.extents) and not handle.record.more:
+            return None
+        from flightstore.lifecycle import lending
+
+        return lending.check_of(self._conn, handle)
 
     def persisted(self, handle: Handle, timeout: float | None) -> Handle:
         from flightstore.lifecycle import lending

@@ -44,6 +44,12 @@ def _base(store: Store, scene: Scene) -> None:
     scene.before["part"] = {"number": LENT["number"]}
 
 
+def _persisted(store: Store, scene: Scene) -> None:
+    """The same, persisted: the loan is over with the next look."""
+    _base(store, scene)
+    store.get("part").persist()
+
+
 def _delete(store: Store) -> None:
     store.delete(["lent", "part"])
     store.recover()
@@ -52,4 +58,5 @@ def _delete(store: Store) -> None:
 register_act(Act("put-borrowed", lambda store: _put(store, "new"), {"new": LENT}, arrange=_make))
 register_act(Act("put-borrowed-over", lambda store: _put(store, "lent"), {"lent": LENT}, arrange=_base))
 register_act(Act("persist", lambda store: store.get("part").persist(), arrange=_base))
+register_act(Act("loan-over", lambda store: store.recover(), arrange=_persisted))
 register_act(Act("delete-borrowed", _delete, deletes=("lent", "part"), arrange=_base))

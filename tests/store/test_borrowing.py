@@ -146,8 +146,11 @@ def test_persisting(store: fs.Store, lender: Lender, make: Callable[[], Any]) ->
     obj = store.get("borrowed")
     obj.persist(timeout=5)
     assert not obj.borrowed
+    obj.release()
+    store.recover()
     assert store.loans() == []
     lender.reuse()
+    obj = store.get("borrowed")
     assert same(obj.value(), make())
     assert same(store.get(object_id).value(), make())
     if make is not array:
@@ -160,6 +163,52 @@ def test_persisting(store: fs.Store, lender: Lender, make: Callable[[], Any]) ->
     store.delete(["borrowed", "member"])
     store.recover()
     assert store.stats().used_bytes == 0
+
+
+def test_a_loan_outlasts_persisting_until_its_readers_have_let_go(store: fs.Store, lender: Lender) -> None:
+    """What was got before is the lender's memory still, and must stay what it is."""
+    store.put_borrowed(lender.moved(array()), lender.loan(), "borrowed")
+    ours, theirs = Pipe()
+    with start(_read_twice, store.path, theirs) as reader:
+        assert ours.recv()
+        with store.get("borrowed") as obj:
+            obj.persist()
+        store.recover()
+        assert len(store.loans()) == 1
+        assert store.stat("borrowed").state == "sealed"
+        assert store.fsck() == []
+        assert (store.get("borrowed").value() == array()).all()
+        ours.send(None)
+        assert reader.result()
+    store.recover()
+    assert store.loans() == []
+    assert store.fsck() == []
+
+
+def _read_twice(path: str, link: Connection) -> bool:
+    with fs.connect(path) as store:
+        view = store.get("borrowed").value()
+        link.send(bool((view == array()).all()))
+        link.recv()
+        return bool((view == array()).all())
+
+
+def test_readers_of_what_was_made_of_it_keep_the_loan(store: fs.Store, lender: Lender) -> None:
+    store.put_borrowed(lender.moved(table()), lender.loan(), "borrowed")
+    store.select("borrowed", ["n"], "part")
+    view: Any = store.get("part").value()
+    store.get("borrowed").persist()
+    store.delete("borrowed")
+    store.recover()
+    assert len(store.loans()) == 1
+    store.delete("part")  # dying, and held
+    store.recover()
+    assert len(store.loans()) == 1
+    assert view["n"].equals(table()["n"])
+    del view
+    store.recover()
+    assert store.loans() == []
+    assert store.fsck() == []
 
 
 def test_persisting_without_room(store: fs.Store, store_dir: str) -> None:
@@ -301,6 +350,7 @@ def test_an_array_at_the_very_end_of_a_file(store: fs.Store, store_dir: str) -> 
     assert (store.get("tight").value() == values).all()
     with store.get("tight") as obj:
         obj.persist()
+    store.recover()
     os.unlink(path)
     assert (store.get("tight").value() == values).all()
     assert store.loans() == []
