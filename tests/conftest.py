@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import functools
 import gc
+import importlib.util
 import os
 import shutil
 import signal
@@ -32,7 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a script put into the background; the tests of Ctrl-C need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-OPTIONAL_COMPONENTS = frozenset({"cgroup"})
+OPTIONAL_COMPONENTS = frozenset({"cgroup", "torch"})
 """Components a CI machine may lack: without them a test is left out there too, and still named."""
 
 
@@ -101,6 +102,10 @@ COMPONENTS = {
     "rust": Component(
         lambda: succeeds("cargo", "--version") and succeeds("cc", "--version"),
         "install Rust 1.85 or newer, and a C compiler",
+    ),
+    "torch": Component(
+        lambda: importlib.util.find_spec("torch") is not None,
+        "pip install torch; it takes 6 GB, so that `make test` does not",
     ),
     "unshare": Component(
         lambda: succeeds("unshare", "--pid", "--fork", "--mount-proc", "true"),
