@@ -3,8 +3,12 @@ sockets, and a client that neither reads nor writes keeps one of its threads for
 
 But the sockets are this process's own. They are found among its descriptors by the address that they were
 accepted at, and ended by shutting them down, upon which gRPC ends their calls as it does when a client is
-gone. A descriptor is duplicated before it is looked at, so one that is closed and used again meanwhile is
-never mistaken. Linux.
+gone. A socket is duplicated before it is looked at, so one that is closed and used again meanwhile is never
+mistaken. Linux.
+
+Only sockets are: closing any duplicate of a file drops the record locks that this process has on it. LMDB's
+locks on the catalog are such; without them others take this process for dead, and its readers' slots for
+free.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -55,16 +60,7 @@ class Connections:
         self._path = path
 
     def __iter__(self) -> Iterator[Connection]:
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                descriptor = os.dup(int(name))
-            except OSError:
-                continue
-            try:
-                found = socket.socket(fileno=descriptor)
-            except OSError:
-                os.close(descriptor)
-                continue
+        for found in _sockets():
             with found, contextlib.suppress(OSError):
                 if self._is_ours(found):
                     yield _looked_at(found)
@@ -90,6 +86,23 @@ class Connections:
             return False
         found.getpeername()  # which a listening socket has none of
         return True
+
+
+def _sockets() -> Iterator[socket.socket]:
+    """Duplicates of all sockets of this process."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            descriptor = os.dup(int(name))
+        except OSError:
+            continue
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            continue  # a file's, between these two lines: it stays open, see above
+        try:
+            yield socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
 
 
 def _looked_at(found: socket.socket) -> Connection:

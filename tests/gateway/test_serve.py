@@ -240,9 +240,10 @@ def test_running_requests_may_end(serve: Serve, store_dir: Path) -> None:
     addresses = served.ready()
     table = pa.table({"n": range(1000)})
     with client(addresses["flight"]) as connected:
-        writer, _ = connected.do_put(flight.FlightDescriptor.for_path("late"), table.schema)
+        writer, reader = connected.do_put(flight.FlightDescriptor.for_path("late"), table.schema)
         with writer:
-            writer.write_table(table)
+            writer.write_with_metadata(table.to_batches()[0], b"begun")
+            assert reader.read() == pa.py_buffer(b"begun")
             served.process.send_signal(signal.SIGTERM)
             served.wait_for_log("stopping")
             writer.write_table(table)
