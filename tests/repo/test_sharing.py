@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -99,20 +100,26 @@ def test_beside(number): pass
 def test_alone(mine, number): assert list(HERE.glob("running-*")) == [mine]
 """
 HANGS = """
-import signal
-def test_hangs(): signal.pause()
+import time
+
+def test_hangs():
+    while True:  # a signal that comes before a wait has begun does not end that wait
+        time.sleep(0.1)
 """
 
 
-def begin(folder: Path, test: str, *options: str) -> subprocess.Popen[str]:
-    """pytest on a folder with our conftest and a test, in a process group of its own, writing to `output`."""
+@contextlib.contextmanager
+def begin(folder: Path, test: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """pytest on a folder with our conftest and a test, in a process group of its own, writing to `output`.
+    None of it is left at the end of the block.
+    """
     (folder / "conftest.py").write_text(CONFTEST.read_text())
     (folder / "pytest.ini").write_text(INI)
     (folder / "test_it.py").write_text(test)
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_XDIST")}
     with open(folder / "output", "w") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
             cwd=folder,
             env=environment | {"PYTHONUNBUFFERED": "1"},
@@ -121,6 +128,12 @@ def begin(folder: Path, test: str, *options: str) -> subprocess.Popen[str]:
             text=True,
             start_new_session=True,
         )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_some_run_side_by_side_and_some_alone(tmp_path: Path) -> None:
