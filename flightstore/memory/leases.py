@@ -131,7 +131,8 @@ def new_client_file(store_path: str, mode: int, entries: int = _FIRST_ENTRIES) -
         file = ClientFile(path, client, descriptor)
         file.reserve(max(entries, _FIRST_ENTRIES))
     except BaseException:
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):  # before it was locked, a recovery may have removed it
+            os.unlink(path)
         os.close(descriptor)
         raise
     return file
