@@ -4,8 +4,6 @@ run in an interpreter of their own.
 
 from __future__ import annotations
 
-import traceback
-import warnings
 from typing import Any
 
 import jax
@@ -15,6 +13,8 @@ import pytest
 
 import flightstore as fs
 from flightstore.testing.types import numpy as arrays
+
+from .library_cases import outcomes_of
 
 DTYPES = [
     "bfloat16", "bool_", "complex64", "float16", "float32", "float4_e2m1fn", "float8_e3m4", "float8_e4m3",
@@ -134,16 +134,4 @@ def put_all(path: str) -> None:
 
 def outcomes(path: str) -> dict[str, str]:
     """What went wrong in each check; nothing where all is well."""
-    found = {}
-    with fs.connect(path) as store:
-        for name, check in list(globals().items()):
-            if not name.startswith("check_"):
-                continue
-            found[name] = ""
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")
-                    check(store)
-            except BaseException:
-                found[name] = traceback.format_exc()
-    return found
+    return outcomes_of(globals(), path)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 
 import pytest
 
-import flightstore as fs
-from flightstore.testing.children import spawned
+from .library_cases import outcomes_apart
 
 
 def put_all(path: str) -> None:
@@ -29,15 +26,7 @@ def outcomes(path: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def checked() -> dict[str, str]:
     """What went wrong in each check of torch_cases, run in another process than the one that put some."""
-    parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
-    with fs.connect(f"{parent}/store", capacity="64MiB") as store:
-        spawned(put_all, store.path)
-        found = spawned(outcomes, store.path)
-        store.recover()
-        assert store.fsck() == []
-        store.destroy()
-    shutil.rmtree(parent)
-    return found
+    return outcomes_apart(put_all, outcomes)
 
 
 CHECKS = [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import traceback
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,8 @@ import torch
 
 import flightstore as fs
 from flightstore.testing.types import numpy as arrays
+
+from .library_cases import outcomes_of
 
 DTYPES = [
     "bfloat16", "bool", "complex128", "complex64", "float16", "float32", "float64", "float8_e4m3fn",
@@ -154,16 +154,4 @@ def put_all(path: str) -> None:
 
 def outcomes(path: str) -> dict[str, str]:
     """What went wrong in each check; nothing where all is well."""
-    found = {}
-    with fs.connect(path) as store:
-        for name, check in list(globals().items()):
-            if not name.startswith("check_"):
-                continue
-            found[name] = ""
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")
-                    check(store)
-            except BaseException:
-                found[name] = traceback.format_exc()
-    return found
+    return outcomes_of(globals(), path)
