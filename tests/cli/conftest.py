@@ -87,10 +87,14 @@ class Terminal:
             return len(self._seen.getvalue())
 
     def wait_for(self, pattern: str, after: int = 0) -> re.Match[str]:
-        """Wait until the terminal has shown something, beyond a mark."""
+        """Wait until the terminal has shown something, beyond a mark.
+
+        Several interpreters may have to start for that, and each takes ten seconds where others compute.
+        """
         with self._grown:
             shown = self._grown.wait_for(
-                lambda: re.search(pattern, self._seen.getvalue()[after:].decode(errors="replace")), timeout=30
+                lambda: re.search(pattern, self._seen.getvalue()[after:].decode(errors="replace")),
+                timeout=120,
             )
         assert shown, self._seen.getvalue()[after:]
         return shown
@@ -98,7 +102,7 @@ class Terminal:
     def text(self) -> str:
         """What was written, once nobody has the terminal open any more."""
         os.close(self.theirs)
-        self._reader.join(timeout=30)
+        self._reader.join(timeout=60)
         os.close(self._ours)
         return self._seen.getvalue().decode()
 

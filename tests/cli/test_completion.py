@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import FishComplete, ZshComplete
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import flightstore
@@ -96,7 +96,7 @@ class Bash:
 
     def end(self) -> None:
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=60)
         self.terminal.text()
 
 
@@ -328,7 +328,7 @@ def test_parsing_what_was_typed(text: str, typed: Typed) -> None:
     value=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
     quote=st.sampled_from(["", "'", '"']),
 )
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_inserted_is_the_value_again(value: str, quote: str) -> None:
     inserted = insertion(value, Typed((), "", 0, quote))
     if inserted is None:

@@ -140,7 +140,7 @@ def test_a_wide_table_on_a_terminal(start: Start, store: flightstore.Store) -> N
     terminal.resize(24, 80)
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
     process = start("head", "wide", stdout=terminal.theirs, env=environment)
-    process.wait(timeout=30)
+    process.wait(timeout=60)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text()).splitlines()
     assert lines[-1].startswith("first 1 of 1 rows, 2 of 20 columns (not shown: column 2, column 3,")
     assert lines[-1].endswith("and 10 more)")
@@ -152,9 +152,9 @@ def test_a_wide_table_on_a_terminal(start: Start, store: flightstore.Store) -> N
 def test_a_wide_table_in_a_pipe(start: Start, store: flightstore.Store) -> None:
     store.put(pa.table({f"column {i}": ["x" * 100] for i in range(20)}), "wide")
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-    out, _ = start("head", "wide", env=environment).communicate(timeout=30)
+    out, _ = start("head", "wide", env=environment).communicate(timeout=60)
     assert b"column 19" in out
-    out, _ = start("head", "wide", env=environment | {"COLUMNS": "70"}).communicate(timeout=30)
+    out, _ = start("head", "wide", env=environment | {"COLUMNS": "70"}).communicate(timeout=60)
     assert b"2 of 20 columns" in out, "as `watch` tells its width"
 
 
@@ -213,7 +213,7 @@ def test_only_what_is_shown_is_read(store: flightstore.Store, store_path: str, t
             if line.startswith(("first", "last")):
                 break
         touched = memory_touched(process.pid, f"{store_path}/arena")
-        process.communicate("\n", timeout=30)
+        process.communicate("\n", timeout=60)
     assert value.nbytes > 100 << 20
     # The kernel maps some pages around each that is touched.
     assert 0 < touched < 4 << 20
@@ -306,7 +306,7 @@ def test_get_on_a_terminal_does_not_unpickle(start: Start, store: flightstore.St
     sprung = tmp_path / "sprung"
     store.put(Trap(sprung), "trap")
     terminal = Terminal()
-    start("get", "trap", stdout=terminal.theirs).wait(timeout=30)
+    start("get", "trap", stdout=terminal.theirs).wait(timeout=60)
     assert "not unpickled" in terminal.text()
     assert not sprung.exists()
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import flightstore
@@ -92,17 +92,19 @@ def test_all_parts_appear_in_one_commit(run: Run, tmp_path: Path, store: flights
     """Whoever looks while parts are replaced sees all old ones or all new ones."""
     path = tmp_path / "t.parquet"
     seen: list[set[int]] = []
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
             found = [info.num_rows or 0 for info in store.list("t/*")]
             assert len(found) in (0, 20)
             seen.append(set(found))
+            begun.set()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
+        assert begun.wait(60)
         for rows in (20, 40, 60, 80):
             pq.write_table(pa.table({"x": list(range(rows))}), path)
             assert run("put", str(path), "--partition", "20").code == 0
@@ -181,7 +183,7 @@ def test_specifications(text: str, meant: Partitioning) -> None:
 
 
 @given(rows=st.integers(0, 200), count=st.integers(1, 50))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_number_of_parts_holds_every_row_once(rows: int, count: int) -> None:
     table = pa.table({"x": pa.array(range(rows), pa.int64())})
     parts = partitions(table, Partitioning(count=count), "t")
@@ -193,7 +195,7 @@ def test_any_number_of_parts_holds_every_row_once(rows: int, count: int) -> None
 
 
 @given(values=st.lists(st.one_of(st.none(), st.text(max_size=3)), min_size=1, max_size=50))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_texts_become_names_that_tell_them_again(values: list[str | None]) -> None:
     table = pa.table({"k/e=y": pa.array(values, pa.string()), "row": list(range(len(values)))})
     try:

@@ -45,20 +45,20 @@ def big_bytes(tmp_path: Path) -> Path:
 def end_in_mid_put(store: flightstore.Store, start: Start, arguments: tuple[str, ...], number: int) -> int:
     """Send a signal to a put while its object is half-stored; the exit code.
 
-    The put can be faster than we are: then it is started again.
+    The put can be faster than we are, whatever it then makes of the signal: it is started again.
     """
     for _ in range(TRIES):
         process = start("put", *arguments)
         while process.poll() is None and store.stats().pending == 0:
             pass
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-        if process.returncode != 0:
+        out, err = process.communicate(timeout=60)
+        if not store.contains("table") and not store.contains("bytes"):
+            assert process.returncode != 0
             assert b"Traceback" not in err, err.decode()
             assert out == b""
             return process.returncode
-        store.delete("table")
-        store.delete("bytes")
+        assert store.delete(["table", "bytes"]) == 1
         store.recover()
     raise AssertionError("the put was always done before the signal came")
 
@@ -99,11 +99,17 @@ def test_an_interrupted_get_leaves_no_file(
     store.put(pa.table({"x": np.arange(3_000_000), "y": np.arange(3_000_000) / 3}), "table")
     target = tmp_path / "out" / "table.csv"
     target.parent.mkdir()
-    process = start("get", "table", "-o", str(target))
-    while process.poll() is None and not any(target.parent.iterdir()):
-        pass
-    process.send_signal(number)
-    _out, err = process.communicate(timeout=30)
+    for _ in range(TRIES):
+        process = start("get", "table", "-o", str(target))
+        while process.poll() is None and not any(target.parent.iterdir()):
+            pass
+        process.send_signal(number)
+        _out, err = process.communicate(timeout=60)
+        if not target.exists():
+            break
+        # It was faster than we are: then the file is whole. Once more.
+        assert target.read_bytes().count(b"\n") == 3_000_001
+        target.unlink()
     assert (process.returncode, b"Traceback" in err) == (code, False), err.decode()
     assert list(target.parent.iterdir()) == []
 
@@ -124,7 +130,7 @@ def test_a_reader_who_goes_away_is_no_error(store: flightstore.Store, start: Sta
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(timeout=30) == 141
+        assert process.wait(timeout=60) == 141
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -139,7 +145,7 @@ def test_a_table_for_people_whose_reader_goes_away(
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert process.wait(timeout=30) == 141
+    assert process.wait(timeout=60) == 141
 
 
 def test_a_progress_bar_on_a_terminal_only(start: Start, store_path: str, big_table: Path) -> None:
@@ -166,7 +172,7 @@ def test_the_bar_moves(start: Start, store_path: str) -> None:
         process.stdin.flush()
         # The command reads 4 MiB at a time and shows what it has read while it waits for more.
         terminal.wait_for(rf"{sent}\.0/\? MiB")
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     terminal.text()
     assert process.returncode == 0
 
@@ -191,7 +197,7 @@ def test_get_on_a_terminal_is_a_preview(store: flightstore.Store, start: Start) 
     ):
         terminal = Terminal()
         process = start("get", name, stdout=terminal.theirs)
-        process.wait(timeout=30)
+        process.wait(timeout=60)
         shown = terminal.text()
         assert (process.returncode, expected in shown) == (0, True), shown
         assert "\x1b[31m" not in shown, "no value sends escape sequences"
@@ -202,7 +208,7 @@ def test_destroy_on_a_terminal_asks(store: flightstore.Store, start: Start, stor
         ours, theirs = pty.openpty()
         process = start("destroy", stdin=theirs)
         os.write(ours, answer)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         os.close(ours)
         os.close(theirs)
         assert process.returncode == code, err.decode()
