@@ -24,7 +24,7 @@ def store_dir() -> Iterator[str]:
 @pytest.fixture
 def store(store_dir: str) -> Iterator[flightstore.Store]:
     """A store of 16 MiB, checked and closed at the end unless the test has destroyed it."""
-    made = flightstore.connect(store_dir, capacity=16 << 20, busy_timeout=20)
+    made = flightstore.connect(store_dir, capacity=16 << 20, busy_timeout=120)
     yield made
     if os.path.exists(os.path.join(store_dir, "control")):
         made.recover()

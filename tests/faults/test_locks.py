@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 import time
@@ -42,10 +43,11 @@ def test_a_stopped_writer_is_named_and_reads_go_on(store_dir: str, store: flight
                 begun = time.monotonic()
                 with pytest.raises(StoreBusy) as caught:
                     mine.put(VALUE, "refused")
-                assert 0.4 <= time.monotonic() - begun < 10
+                assert 0.4 <= time.monotonic() - begun < 60
                 assert caught.value.holder_pid == process.pid
                 assert f"process {process.pid} " in str(caught.value)
                 assert "(stopped)" in str(caught.value)
+                assert "for more than 0.4 s" in str(caught.value)
                 assert f"kill -CONT {process.pid}" in caught.value.hint
                 with pytest.raises(StoreBusy):
                     mine.delete("before")
@@ -71,7 +73,7 @@ def test_a_writer_killed_with_the_lock_passes_it_on(store_dir: str, store: fligh
             process.kill()
         begun = time.monotonic()
         store.put(VALUE, f"after {n}")
-        assert time.monotonic() - begun < 10  # far below busy_timeout: nobody waited for the dead
+        assert time.monotonic() - begun < 60  # far below busy_timeout: nobody waited for the dead
     assert {finding.recoverable for finding in store.fsck()} == {True}  # the dead one's client file
     assert store.recover().dead_clients == 5
     assert store.fsck() == []
@@ -97,29 +99,37 @@ def test_waiters_get_the_lock_of_a_writer_that_dies_while_they_wait(
 
 
 def test_no_writer_starves(store_dir: str, store: flightstore.Store) -> None:
-    """Four writers in a loop for as long as the fastest needs for its share; the slowest did its part.
+    """Four writers in a loop, the fastest for thousands of puts; the slowest did a twentieth of that.
 
     Whoever gives the lock back may take it again before a waiter has woken up, so a short run shows nothing.
+    A writer that the machine gave no processor for a while has time to catch up; one that the lock starves
+    falls behind further and further.
     """
     target, writers = 4000, 4
-    with Gate("the first is done") as done, Barrier(writers) as together:
+    counts = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")[:writers]
+    with Gate("enough") as enough, Barrier(writers) as together:
 
-        def write(number: int) -> int:
+        def write(number: int) -> None:
             with flightstore.connect(store_dir, busy_timeout=60) as mine:
                 together.wait()
-                count = 0
-                while not done.is_open:
+                while not enough.is_open:
                     mine.put(VALUE, f"writer {number}")
-                    count += 1
-                    if count == target:
-                        done.open()
-                return count
+                    counts[number] += 1
+
+        def is_shared() -> bool:
+            done = counts.tolist()
+            return max(done) >= target and min(done) >= max(done) // 20
 
         with contextlib.ExitStack() as stack:
             processes = [stack.enter_context(start(write, number)) for number in range(writers)]
-            counts = [process.result() for process in processes]
-    assert max(counts) >= target
-    assert min(counts) >= target // 20, counts
+            with contextlib.suppress(TimeoutError):
+                wait_until(is_shared, what="the slowest does its part", timeout_s=120)
+            done = counts.tolist()
+            enough.open()
+            for process in processes:
+                process.result()
+    assert max(done) >= target
+    assert min(done) >= max(done) // 20, done
 
 
 def test_a_process_stopped_while_it_grows_holds_nobody_up_for_ever(
