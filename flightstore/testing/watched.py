@@ -29,6 +29,8 @@ __all__ = ["ChildDied", "Ending", "Link", "Watched", "catch_dumps", "fork_watche
 
 DUMP_SIGNAL = signal.SIGRTMAX - 3
 """Makes a watched child write the stacks of its threads down."""
+DUMP_LIMIT_S = 20
+"""How long a process may take for that, which others may keep from the processor."""
 
 
 class ChildDied(RuntimeError):
@@ -164,17 +166,17 @@ class Watched:
                 time.sleep(0.001)
 
     def _dump_stacks(self) -> None:
-        """Have each process of the group write its stacks; nothing tells when a dump is complete, so look."""
+        """Have each process of the group write its stacks, and wait until it has, or is gone."""
         for pid in _group_members(self.pid):
             os.write(self._stack_fd, f"process {pid}:\n".encode())
-            before = size = os.fstat(self._stack_fd).st_size
+            before, blocked = os.fstat(self._stack_fd).st_size, _signalled_threads(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, DUMP_SIGNAL)
-            for _ in range(40):
-                time.sleep(0.025)
-                last, size = size, os.fstat(self._stack_fd).st_size
-                if size == last > before:
+            end = time.monotonic() + DUMP_LIMIT_S
+            while pid in _group_members(self.pid) and time.monotonic() < end:
+                if os.fstat(self._stack_fd).st_size > before and _signalled_threads(pid) <= blocked:
                     break
+                time.sleep(0.005)
 
 
 def fork_watched(body: Callable[[Link], object]) -> Watched:
@@ -242,6 +244,18 @@ def _contents(fd: int) -> bytes:
         parts.append(part)
         at += len(part)
     return b"".join(parts)
+
+
+def _signalled_threads(pid: int) -> set[str]:
+    """Threads for which DUMP_SIGNAL is pending, or blocked, as it is while its handler runs."""
+    bit, found = 1 << DUMP_SIGNAL - 1, set()
+    with contextlib.suppress(OSError):  # it may end meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for line in (task / "status").read_text().splitlines():
+                field, _, value = line.partition(":")
+                if field in ("SigPnd", "ShdPnd", "SigBlk") and int(value, 16) & bit:
+                    found.add(f"{task.name} {field}")
+    return found
 
 
 def _group_members(group: int) -> list[int]:
