@@ -35,7 +35,7 @@ def test_a_barrier_holds_until_all_have_come() -> None:
         thread.start()
         barrier.wait()
         first.result()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert barrier.arrived == 3
 

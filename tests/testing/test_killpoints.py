@@ -20,6 +20,7 @@ from types import ModuleType
 import psutil
 import pytest
 
+from flightstore.testing.events import wait_until
 from flightstore.testing.killapart import check_apart
 from flightstore.testing.killcommand import main
 from flightstore.testing.killpoints import (
@@ -33,6 +34,7 @@ from flightstore.testing.killpoints import (
     run_killed,
 )
 from flightstore.testing.operations import OPERATIONS, Operation
+from flightstore.testing.watched import Ending, Watched
 
 pytestmark = pytest.mark.req("FAIL-2")
 
@@ -311,7 +313,7 @@ def test_a_point_that_is_not_reached_is_a_finish(sample: Sample) -> None:
     assert outcomes == ["killed", "finished", "killed"]
 
 
-def test_a_hang_is_killed_and_told_with_its_stack(sample: Sample) -> None:
+def test_a_hang_is_killed_and_told_with_its_stack(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     module = sample("""
         import threading
 
@@ -319,8 +321,17 @@ def test_a_hang_is_killed_and_told_with_its_stack(sample: Sample) -> None:
             waits_for_ever()
 
         def waits_for_ever():
+            say("here")
             threading.Event().wait()
     """)
+    wait = Watched.wait
+
+    def wait_from_there(watched: Watched, *, deadline_s: float) -> Ending:
+        """The time begins when it hangs: it may take long to get there."""
+        wait_until(module.log.read_text, what="the operation hangs")
+        return wait(watched, deadline_s=deadline_s)
+
+    monkeypatch.setattr(Watched, "wait", wait_from_there)
     with pytest.raises(OperationFailed, match=r"(?s)still running.*waits_for_ever.*operation"):
         enumerate_lines(module.operation, scope=module.scope, deadline_s=0.5)
 
