@@ -48,10 +48,10 @@ class Component:
 
 
 def succeeds(*command: str) -> bool:
-    """Whether a command exists and exits with 0 within ten seconds."""
+    """Whether a command exists and exits with 0; a Java machine takes long to start where others compute."""
     if shutil.which(command[0]) is None:
         return False
-    return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
 
 
 def can_mount() -> bool:
