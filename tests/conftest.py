@@ -28,6 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A process that others keep from its processor is slow at any line: no time is set for an example, nor for
+# making one.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a script put into the background; the tests of Ctrl-C need it.

@@ -297,7 +297,11 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=steps)
 def test_any_steps_do_what_arrow_does(store: fs.Store, steps: list[tuple[str, object]]) -> None:
     """The same steps on the stored table and on an Arrow table in memory."""
