@@ -15,7 +15,7 @@ from flightstore.catalog.transaction import WriteTransaction
 from flightstore.errors import EventsMissed, StoreFull
 from flightstore.store import Store
 from flightstore.testing.crashscenes import CAPACITY_BYTES, Scene
-from flightstore.testing.crashtable import SMALL, Act, register_act
+from flightstore.testing.crashtable import SMALL, WAIT_S, Act, register_act
 
 __all__ = ["leave_ticket"]
 
@@ -24,7 +24,7 @@ def _subscribe(store: Store) -> None:
     """Read what there is, wait in vain, go on elsewhere."""
     with store.subscribe("*l*", since=0) as subscription:
         next(subscription)
-        while subscription.poll(0.001) is not None:
+        while subscription.poll(WAIT_S) is not None:
             pass
         position = subscription.position
     store.subscribe(since=position, timeout=0.001).poll()
@@ -68,7 +68,7 @@ def _put_in_turn(store: Store) -> None:
 
 def _wait_in_vain(store: Store) -> None:
     with contextlib.suppress(StoreFull):
-        store.put(bytes(CAPACITY_BYTES - 100_000), "never", timeout=0.02)
+        store.put(bytes(CAPACITY_BYTES - 100_000), "never", timeout=2 * WAIT_S)
 
 
 register_act(Act("create-queued", _put_in_turn, {"new": SMALL}, arrange=leave_ticket))
