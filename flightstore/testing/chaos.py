@@ -17,6 +17,7 @@ interleave: a failure comes again with its seed as a rule, not for certain.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,7 +27,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,19 @@ class ChaosResult:
         return not self.failures
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits: what was forked and is not noted yet would be left behind."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 class _Crew:
     """The processes of a run, and what happens to them."""
 
@@ -93,9 +107,10 @@ class _Crew:
 
     def start(self) -> None:
         """Start all processes."""
-        for row in range(self.processes):
-            self.workers.append(self._start(row))
-        self.followers.append(fork_watched(lambda link: follow(self._plan, self._board, self.processes)))
+        with _undisturbed():
+            for row in range(self.processes):
+                self.workers.append(self._start(row))
+            self.followers.append(fork_watched(lambda link: follow(self._plan, self._board, self.processes)))
 
     def _start(self, row: int) -> Watched:
         self._born += 1
@@ -108,6 +123,10 @@ class _Crew:
 
     def disturb(self) -> None:
         """Kill a process and start another, or stop one for a while."""
+        with _undisturbed():
+            self._disturb()
+
+    def _disturb(self) -> None:
         row = self._chance.randrange(1, self.processes)
         if self._chance.random() < _STOP_SHARE:
             os.kill(self.workers[row].pid, signal.SIGSTOP)
@@ -216,8 +235,9 @@ def chaos(
         capacity: Of the store.
         faulty: Spill through a storage that fails, too, now and then.
         interrupts: Raise KeyboardInterrupt in the middle of moves.
-        least_checked: Go on beyond `seconds`, ten times as long at most, until so many objects were compared
-            and every move was made: for machines that have much else to do.
+        least_checked: Go on beyond `seconds`, ten times as long at most, until so many objects were compared,
+            every move was made, and there were two kills, forks and rounds: for machines that have much else
+            to do.
     """
     place = Path(tempfile.mkdtemp(prefix=f"flightstore-chaos-{os.getpid()}-", dir="/dev/shm"))
     disk = Path(tempfile.mkdtemp(prefix=f"flightstore-chaos-{os.getpid()}-", dir="/var/tmp"))
@@ -264,7 +284,7 @@ def _chaos(
         with flightstore.connect(plan.store, capacity=capacity, spill=url) as store:
             store.session(KEEP_SESSION).close()
         crew.start()
-        while not failures and not _is_over(board, began, seconds, least_checked):
+        while not failures and not _is_over(crew, board, rounds, began, seconds, least_checked):
             _work(crew, board, time.monotonic() + min(round_s, seconds), interrupts)
             failures = crew.failures or _check(crew, checker, rounds + 1)
             rounds += 1
@@ -286,10 +306,14 @@ def _chaos(
     )
 
 
-def _is_over(board: Board, began: float, seconds: float, least_checked: int) -> bool:
+def _is_over(
+    crew: _Crew, board: Board, rounds: int, began: float, seconds: float, least_checked: int
+) -> bool:
     elapsed = time.monotonic() - began
     lacking = least_checked and (
-        board.total("checked") < least_checked or not all(board.total(f"move {name}") for name in MOVES)
+        board.total("checked") < least_checked
+        or not all(board.total(f"move {name}") for name in MOVES)
+        or min(crew.kills, board.total("forks"), rounds) < 2
     )
     return elapsed > (10 * seconds if lacking else seconds)
 

@@ -24,7 +24,7 @@ from flightstore.testing.stresspattern import blocks_problem
 __all__ = ["Checker"]
 
 _MOST_ORPHANS = 60
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 _TRIES = 40  # until a storage that fails now and then has done what it is asked
 
 

@@ -42,9 +42,13 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing() -> None:
             *Path("/var/tmp").glob(f"flightstore-chaos-{running.pid}-*"),
         ]
 
-    wait_until(lambda: any(list(place.glob("store/clients/*"))[2:] for place in places()), what="they work")
+    wait_until(
+        lambda: any(list(place.glob("store/clients/*"))[2:] for place in places()),
+        what="they work",
+        timeout_s=120,
+    )
     running.send_signal(signal.SIGINT)
-    printed, _ = running.communicate(timeout=60)
+    printed, _ = running.communicate(timeout=120)
     assert running.returncode == 130
     assert json.loads(printed)["interrupted"]
     assert places() == []
