@@ -528,7 +528,9 @@ def machine_for(connect: Callable[[str, int], AbstractStore], room: type[Room] =
     return type("Machine", (StoreMachine,), {"connect": staticmethod(connect), "room": room})
 
 
-def explore(machine: type[StoreMachine], *, seconds: float, steps: int = 60, shrink: bool = True) -> int:
+def explore(
+    machine: type[StoreMachine], *, seconds: float, steps: int = 60, shrink: bool = True, least: int = 0
+) -> int:
     """Run new random histories for about that long; returns how many there were.
 
     Args:
@@ -536,6 +538,7 @@ def explore(machine: type[StoreMachine], *, seconds: float, steps: int = 60, shr
         seconds: How long to look, not counting the search for a shorter history once a difference is found.
         steps: Commands in the longest history.
         shrink: Whether to look for a shorter history with the same difference.
+        least: Go on beyond `seconds` until there were so many: for machines that have much else to do.
 
     Raises:
         AssertionError: the shortest history found in which store and model differ, printed by hypothesis.
@@ -551,7 +554,7 @@ def explore(machine: type[StoreMachine], *, seconds: float, steps: int = 60, shr
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
     end, before = time.monotonic() + seconds, StoreMachine.examples
-    while time.monotonic() < end:
+    while time.monotonic() < end or StoreMachine.examples - before < least:
         run_state_machine_as_test(machine, settings=chosen)
     return StoreMachine.examples - before
 

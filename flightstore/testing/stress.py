@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +153,7 @@ def stress(
     min_forks: int = 0,
     fork_every: int = 400,
     directory: str | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> Result:
     """Run the stress and check the store afterwards.
 
@@ -166,6 +167,8 @@ def stress(
         min_forks: Go on until there were so many forks, too.
         fork_every: Moves of a process between two forks, in the mean.
         directory: Where to make the store; a memory file system. Default: /dev/shm.
+        least: Go on beyond `seconds`, ten times as long at most, until so much was counted, by the names of
+            the counters and "kills": for machines that have much else to do.
     """
     place = Path(tempfile.mkdtemp(prefix="flightstore-stress-", dir=directory or "/dev/shm"))
     try:
@@ -178,7 +181,8 @@ def stress(
         began = time.monotonic()
         crew = _Crew(plan, tally)
         try:
-            _supervise(crew, tally, random.Random(seed) if kills else None, gets, seconds, min_forks)
+            chance = random.Random(seed) if kills else None
+            _supervise(crew, tally, chance, gets, seconds, min_forks, least or {})
             crew.finish()
         finally:
             crew.kill_all()
@@ -200,13 +204,21 @@ def _supervise(
     gets: int,
     seconds: float | None,
     min_forks: int,
+    least: Mapping[str, int],
 ) -> None:
     """Watch, kill, until enough was done, the time is over, or something failed."""
-    end = time.monotonic() + seconds if seconds is not None else None
+    began = time.monotonic()
+
+    def lacks() -> bool:
+        return any(
+            (crew.kills if name == "kills" else tally.total(name)) < count for name, count in least.items()
+        )
+
     while not crew.failures and not tally.total("wrong_bytes") and not tally.total("errors"):
         if tally.total("gets") >= gets and tally.total("forks") >= min_forks:
             return
-        if end is not None and time.monotonic() > end:
+        elapsed = time.monotonic() - began
+        if seconds is not None and elapsed > seconds and (elapsed > 10 * seconds or not lacks()):
             return
         time.sleep(_KILL_EVERY_S if chance is None else chance.uniform(0, 2 * _KILL_EVERY_S))
         if chance is not None:

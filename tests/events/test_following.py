@@ -39,8 +39,12 @@ def sleeps(process_id: int) -> bool:
 
 
 def write_at_random(store: Store, seed: int, ready: Barrier, last: int) -> None:
-    """Change a few names over and over, until killed or, about, until the event with the number `last`."""
+    """Change a few names over and over, until killed or, about, until the event with the number `last`.
+
+    The first change comes before the others begin: they may be done before this process is run again.
+    """
     chance = random.Random(seed)
+    store.put(b"", f"{seed}/0")
     ready.wait()
     while store.subscribe().position < last:
         name = f"{seed}/{chance.randrange(5)}"
@@ -372,7 +376,7 @@ asyncio.run(main())
 def test_the_interpreter_exits_cleanly(store: Store, end: str) -> None:
     source = f"import threading, flightstore\nstore = flightstore.connect({store.path!r})\n{end}"
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -407,18 +411,25 @@ def test_a_forked_child_subscribes_again(store: Store) -> None:
 
 
 def test_forks_while_threads_follow(store: Store) -> None:
-    """Children of every moment can close what they inherited, and work."""
-    stop = threading.Event()
+    """Children of every moment can close what they inherited, and work.
 
-    def churn() -> None:
+    In the life of one child the threads write less than the log keeps, however long it gets no processor.
+    """
+    stop = threading.Event()
+    left = [0, 0]
+    """How many puts each thread has left until the next child."""
+
+    def churn(number: int) -> None:
         while not stop.is_set():
             handle = store.on_added(lambda event: None)
             with store.subscribe(timeout=0) as subscription:
-                store.put(b"", "churn")
+                if left[number]:
+                    left[number] -= 1
+                    store.put(b"", "churn")
                 list(subscription)
             handle.close()
 
-    threads = [threading.Thread(target=churn) for _ in range(2)]
+    threads = [threading.Thread(target=churn, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
 
@@ -432,6 +443,7 @@ def test_forks_while_threads_follow(store: Store) -> None:
 
     try:
         for number in range(20):
+            left[:] = [100, 100]
             with start(live, number) as process:
                 process.result()
     finally:

@@ -22,7 +22,7 @@ from flightstore.testing.model import Model
 def test_histories_of_several_clients(store_dir: str) -> None:
     Path(store_dir).mkdir()
     machine = machine_for(lambda name, capacity: fs.connect(f"{store_dir}/{name}", capacity=capacity))
-    assert explore(machine, seconds=35) >= 20
+    assert explore(machine, seconds=35, least=20) >= 20
 
 
 class Forgetful(fs.Store):
