@@ -118,12 +118,13 @@ def test_tickets_of_the_dead_are_left_overs(store: Store, queued: Queued) -> Non
 
 def test_a_stopped_head_is_passed_over_and_served_later(store: Store, queued: Queued) -> None:
     with queued(8 * MIB, "large") as large, queued(MIB, "small") as small:
+        began = time.monotonic()
         with stopped(large.pid):
-            began = time.monotonic()
             small.result()
             assert time.monotonic() - began > 0.5, "it keeps its turn for a second"
             assert len(waiters(store)) == 1, "and its ticket"
-            with queued(2 * MIB, "another") as another:
+            # Its turn comes after a second: it may be gone before anybody has seen it in the queue.
+            with start(lambda: store.put(bytes(2 * MIB), "another", timeout=None) and None) as another:
                 another.result()
         store.delete("in the way")
         large.result()
@@ -150,15 +151,30 @@ def test_an_interrupted_head_gives_its_place_up(store: Store, queued: Queued) ->
 
 
 def test_who_times_out_gives_its_place_up(store: Store, queued: Queued) -> None:
-    with start(lambda: store.put(bytes(8 * MIB), "large", timeout=0.5) and None) as large:
-        wait_for_waiters(store, 1)
-        with queued(MIB, "small") as small:
-            with pytest.raises(StoreFull) as caught:
-                large.result()
-            assert caught.value.waiting_ahead == 0
-            small.result()
+    # A second time where somebody was not run for so long.
+    assert any(both_wait_until_one_times_out(store, timeout) for timeout in (0.5, 2, 8, 32))
+
+
+def both_wait_until_one_times_out(store: Store, timeout: float) -> bool:
+    """Two wait, the first in vain; whether the second came into the queue while the first was there."""
+
+    def wait(nbytes: int, name: str, timeout: float | None) -> Child[None]:
+        process = start(lambda: store.put(bytes(nbytes), name, timeout=timeout) and None)
+        wait_until(lambda: kernel.has_ended(process.pid) or process.pid in queue(), what=f"{name} waits")
+        return process
+
+    def queue() -> set[int]:
+        return {record.pid for record in waiters(store).values()}
+
+    with wait(8 * MIB, "large", timeout) as large, wait(MIB, "small", None) as small:
+        both = {large.pid, small.pid} <= queue()
+        with pytest.raises(StoreFull) as caught:
+            large.result()
+        assert caught.value.waiting_ahead == 0
+        small.result()
     assert not store.contains("large")
     assert waiting(store) == 0
+    return both
 
 
 def test_a_ticket_that_nobody_took_back_lapses(store: Store, queued: Queued) -> None:
@@ -204,7 +220,7 @@ def test_a_fork_while_a_thread_waits(store: Store, queued: Queued) -> None:
         assert [record.pid for record in waiters(store).values()] == [os.getpid(), child.pid]
         store.delete("in the way")
         child.result()
-        thread.join(20)
+        thread.join(60)
     assert in_order_of_creation(store, "w/*") == ["w/parent", "w/child"]
 
 
@@ -219,17 +235,25 @@ def test_threads_of_one_process_queue_too(store: Store, queued: Queued) -> None:
     threads = [put(8 * MIB, "w/1"), put(MIB, "w/2"), put(2 * MIB, "w/3")]
     store.delete("in the way")
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert in_order_of_creation(store, "w/*") == ["w/1", "w/2", "w/3"]
 
 
 @pytest.mark.slow
 def test_many_of_all_sizes_are_served_in_order(store: Store) -> None:
-    """Eight processes put more than fits, each deleting what it put: all are served, as their tickets say."""
+    # Once more where this process was not run while the others waited, and saw nothing of it.
+    assert any(seen_waiting(store, lap) > 5 for lap in range(10)), "hardly anybody had to wait"
+
+
+def seen_waiting(store: Store, lap: int) -> int:
+    """Eight processes put more than fits, each deleting what it put: all are served, as their tickets say.
+
+    How many were seen to wait.
+    """
     rounds, together = 8, Barrier(9)
 
     def work(seed: int) -> None:
-        chance = random.Random(seed)
+        chance = random.Random(8 * lap + seed)
         together.wait()
         for number in range(rounds):
             nbytes = chance.randrange(1, 6 * MIB // 8) * 8 + seed  # tells whose it is
@@ -255,6 +279,6 @@ def test_many_of_all_sizes_are_served_in_order(store: Store) -> None:
             process.kill()
     assert len(list(iter(subscription.poll, None))) == 8 * rounds
     order = [served[nbytes] for _, nbytes in sorted(seen.items()) if nbytes in served]
-    assert len(order) > 5, "hardly anybody had to wait"
     assert order == sorted(order)
     assert waiting(store) == 0
+    return len(order)
