@@ -279,7 +279,8 @@ def _stall(path: Path, there: Gate) -> None:
     writer.write(rows(1000))
     writer.write(rows(1000))
     there.open()
-    Gate().wait(deadline_s=60)
+    Gate("never").wait(60)
+    writer.abort()
 
 
 def test_a_writer_that_dies(store: fs.Store, store_dir: Path) -> None:
