@@ -153,7 +153,7 @@ def fill_file_system(
 
 
 @contextlib.contextmanager
-def stopped(pid: int, *, timeout_s: float = 10) -> Iterator[None]:
+def stopped(pid: int, *, timeout_s: float = 30) -> Iterator[None]:
     """Stop a process (SIGSTOP), all of its threads, for as long as the block lasts.
 
     Raises:

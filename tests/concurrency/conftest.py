@@ -29,7 +29,7 @@ def store_dir() -> Iterator[Path]:
 @pytest.fixture
 def store(store_dir: Path) -> Iterator[flightstore.Store]:
     """A store of 16 MiB; when the test is over, recover and fsck must leave nothing to complain of."""
-    with flightstore.connect(store_dir, capacity=CAPACITY) as connected:
+    with flightstore.connect(store_dir, capacity=CAPACITY, busy_timeout=60) as connected:
         yield connected
     with flightstore.connect(store_dir, create=False) as fresh:
         fresh.recover()
@@ -66,7 +66,7 @@ def memory_returns(store: flightstore.Store) -> Callable[[int], None]:
             store.recover()
             return store.stats().used_bytes == used_bytes
 
-        wait_until(is_back, what=f"memory comes back to {used_bytes:,} bytes", timeout_s=10)
+        wait_until(is_back, what=f"memory comes back to {used_bytes:,} bytes", timeout_s=60)
 
     return run
 

@@ -99,7 +99,7 @@ with store:
 def test_the_interpreter_exits_cleanly(store_dir: Path, end: str) -> None:
     source = BEGIN.format(path=str(store_dir)) + end
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with flightstore.connect(store_dir, create=False) as store:

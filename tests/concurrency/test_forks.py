@@ -284,7 +284,7 @@ def test_a_fork_does_not_wait_for_a_stopped_writer(
             check = Gate()
             began = time.monotonic()
             with start(lambda: check.wait() or problem(view, 64)) as process:
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 30, "half of the time that is waited for a writer"
                 serial = parents._live.record.serial
                 del parents
                 mine = f"{store._conn.client:016x}"
@@ -381,7 +381,7 @@ def test_multiprocessing(store: Store, churn: Churn, method: str) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     store.put(content(4, 4), "parent's")
-    process.join(30)
+    process.join(120)
     assert process.exitcode == 0
     process.close()
     if method != "fork":
@@ -401,7 +401,7 @@ def test_subprocess(store: Store, hook: Callable[[], None] | None) -> None:
     store.put(content(64, 1), "kept")
     view = store.get("kept").value()
     source = f"path = {store.path!r}\n{CHILD}"
-    subprocess.run([sys.executable, "-c", source], check=True, preexec_fn=hook, timeout=30)
+    subprocess.run([sys.executable, "-c", source], check=True, preexec_fn=hook, timeout=120)
     assert problem(store.get("child's").value(), 3) is None
     assert problem(view, 64) is None
 

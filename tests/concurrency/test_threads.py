@@ -35,7 +35,7 @@ def run_threads(bodies: list[Callable[[], object]]) -> list[BaseException]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(200)
         assert not thread.is_alive(), "a thread hangs"
     return errors
 
@@ -66,7 +66,7 @@ def mix(store: Store, seed: int, rounds: int = 60) -> None:
             ids = store.put_many([content(1, seed), content(2, seed)])
             for number, obj in enumerate(store.get_many(ids), 1):
                 assert problem(obj.value(), number) is None
-            assert store.wait(ids, timeout=5)[1] == []
+            assert store.wait(ids, timeout=60)[1] == []
             assert store.delete(ids) == 2
         for view, at in held:
             assert problem(view, at) is None

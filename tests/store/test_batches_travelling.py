@@ -32,7 +32,7 @@ def test_a_batch_travels_through_multiprocessing(store: fs.Store) -> None:
         for process in processes:
             process.start()
         for process in processes:
-            process.join(60)
+            process.join(120)
             assert process.exitcode == 0
             process.close()
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]

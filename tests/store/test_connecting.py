@@ -26,7 +26,7 @@ def run_python(code: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     return done.stdout.strip()
 
@@ -173,7 +173,7 @@ def test_processes_that_make_and_destroy_one_store(store_dir: str) -> None:
         start(come_and_go, barrier) as two,
         start(come_and_go, barrier) as three,
     ):
-        assert [process.result() for process in (one, two, three)] == [10, 10, 10]
+        assert [process.result(deadline_s=240) for process in (one, two, three)] == [10, 10, 10]
 
 
 @pytest.mark.parametrize("left", [[], ["arena"], ["arena", "reserve"], ["clients", "new", "catalog"]])
@@ -315,7 +315,7 @@ def test_who_waits_learns_of_the_destruction(store: fs.Store) -> None:
         ready.wait()
         store.destroy()
         with pytest.raises(fs.StoreClosed, match="destroyed"):
-            waiter.result(deadline_s=20)
+            waiter.result()
 
 
 def test_a_new_store_at_the_same_path(store_dir: str) -> None:
