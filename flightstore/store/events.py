@@ -119,7 +119,7 @@ class Subscribing(Attached, AbstractSubscribing):
         self, function: Callable[[Event], object], pattern: str | ObjectID | None, kind: str
     ) -> EventCallback:
         conn, selection = self._conn, Selection.of(pattern, [kind])
-        with self._closing:  # held for no more than this: a child that is forked meanwhile inherits it
+        with self._closing:
             if self._callbacks is None or not self._callbacks.is_ours:
                 session = self._session
                 self._callbacks = Callbacks(

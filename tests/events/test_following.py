@@ -410,6 +410,26 @@ def test_a_forked_child_subscribes_again(store: Store) -> None:
     callback.close()
 
 
+@pytest.mark.req("FAIL-4")
+def test_a_child_waits_for_no_thread_that_it_has_not(store: Store) -> None:
+    """One of the parent's is just subscribing, or closing the handle, at the moment of the fork."""
+
+    def run() -> str:
+        with store.subscribe() as subscription:
+            store.put(b"", "from the child")
+            event = subscription.poll()
+        callback = store.on_added(print)
+        callback.close()
+        store.close()
+        assert event is not None
+        return str(event.name)
+
+    with store._closing:
+        process = start(run)
+    with process:
+        assert process.result(deadline_s=60) == "from the child"
+
+
 def test_forks_while_threads_follow(store: Store) -> None:
     """Children of every moment can close what they inherited, and work.
 
