@@ -19,14 +19,33 @@ from typing import Any
 from pyarrow import flight
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-W", "error", "-m", "flightstore.cli", "serve")
-READY_S = 30
+PYTHON = (sys.executable, "-W", "error")
+COMMAND = ("-m", "flightstore.cli", "serve")
+PATIENT = """
+from flightstore.gateway import health, process
+
+process.Gateway.stop.__defaults__ = (120.0,)
+process.BREAKING_S = process.CLOSING_S = health.READY_S = 60.0
+
+from flightstore.cli.main import main
+
+main()
+"""
+"""The same command, with times that do not run out on a busy machine."""
+BUSY_S = 60
+"""For what takes no time of its own, on a machine where any process may stand still for seconds."""
+ENDED_S = 45
+"""For an end that takes five seconds at most of itself (see `process`). One that waited for clients would
+take the idle timeout, which is a minute.
+"""
 
 
 class Served:
-    """One gateway process."""
+    """One gateway process; `patient`: with two minutes for the requests that run when it ends, and so on."""
 
-    def __init__(self, store: Path, *arguments: str, umask: int = -1, **environment: str) -> None:
+    def __init__(
+        self, store: Path, *arguments: str, umask: int = -1, patient: bool = False, **environment: str
+    ) -> None:
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLIGHTSTORE_")},
             "FLIGHTSTORE_CAPACITY": "64MiB",
@@ -34,8 +53,9 @@ class Served:
             "XDG_CONFIG_HOME": str(store.parent / "no-config"),
             **environment,
         }
+        command = ("-c", PATIENT, "serve") if patient else COMMAND
         self.process = subprocess.Popen(
-            [*COMMAND, str(store), "--json", *arguments],
+            [*PYTHON, *command, str(store), "--json", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=variables,
@@ -64,19 +84,19 @@ class Served:
     def wait_for_log(self, text: str) -> None:
         """Wait until it has logged this."""
         with self._grown:
-            found = self._grown.wait_for(lambda: any(text in line for line in self.log), READY_S)
+            found = self._grown.wait_for(lambda: any(text in line for line in self.log), BUSY_S)
         assert found, "".join(self.log)
 
     def text(self) -> str:
         """All that it logged; waits for its end."""
-        self._reader.join(READY_S)
+        self._reader.join(BUSY_S)
         return "".join(self.log)
 
-    def ended(self, within_s: float = 10) -> int:
+    def ended(self, within_s: float = BUSY_S) -> int:
         """Its exit code."""
         return self.process.wait(within_s)
 
-    def end(self, number: int = signal.SIGTERM, within_s: float = 5) -> int:
+    def end(self, number: int = signal.SIGTERM, within_s: float = ENDED_S) -> int:
         """Send a signal; the exit code, in time."""
         self.process.send_signal(number)
         return self.ended(within_s)
@@ -104,13 +124,13 @@ def bearer(token: str, session: str | None = None) -> Any:
     headers = [(b"authorization", f"Bearer {token}".encode())]
     if session is not None:
         headers.append((b"x-flightstore-session", session.encode()))
-    return flight.FlightCallOptions(headers=headers, timeout=30)
+    return flight.FlightCallOptions(headers=headers, timeout=BUSY_S)
 
 
 def act(connected: Any, action: str, request: dict[str, Any], options: Any = None) -> Any:
     """The reply to an action."""
     made = flight.Action(action, json.dumps(request).encode())
-    options = options or flight.FlightCallOptions(timeout=30)
+    options = options or flight.FlightCallOptions(timeout=BUSY_S)
     (result,) = connected.do_action(made, options)
     return json.loads(result.body.to_pybytes())
 
@@ -133,9 +153,9 @@ def request(
     scheme, _, where = url.partition("://")
     connection: http.client.HTTPConnection
     if scheme == "https":
-        connection = http.client.HTTPSConnection(where, context=context, timeout=30)
+        connection = http.client.HTTPSConnection(where, context=context, timeout=BUSY_S)
     else:
-        connection = http.client.HTTPConnection(where if scheme == "http" else "localhost", timeout=30)
+        connection = http.client.HTTPConnection(where if scheme == "http" else "localhost", timeout=BUSY_S)
     with contextlib.closing(connection):
         if scheme == "http+unix":
             connection.sock = socket.socket(socket.AF_UNIX)

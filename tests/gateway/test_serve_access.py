@@ -21,7 +21,7 @@ import flightstore as fs
 from flightstore.gateway.tokens import create, revoke
 from flightstore.testing.certificates import Authority, Certificate
 
-from .serving import Served, act, bearer, client, get, request
+from .serving import BUSY_S, Served, act, bearer, client, get, request
 
 pytestmark = pytest.mark.req("GW-5")
 
@@ -253,7 +253,7 @@ def test_tls_beyond_loopback(serve: Serve, tokens: Path, authority: Authority, t
         assert act(connected, "hello", {}, bearer(secret))["http"] == url
         # Loopback gives no rights where others can connect, too.
         with pytest.raises(flight.FlightUnauthenticatedError):
-            rows(connected, "x", flight.FlightCallOptions(timeout=10))
+            rows(connected, "x", flight.FlightCallOptions(timeout=BUSY_S))
     assert get(url, "/objects/x", context=trusting(authority), **header(secret))[0] == 200
     assert get(url, "/objects/x", context=trusting(authority))[0] == 401
     (tmp_path / "other").mkdir()
@@ -275,7 +275,7 @@ def test_mutual_tls_is_a_credential(serve: Serve, authority: Authority, tmp_path
     url = served.addresses["http"].replace("0.0.0.0", "localhost")
     own = authority.client("worker.test")
     with client(location, **options(authority, own)) as connected:
-        put(connected, "x", flight.FlightCallOptions(timeout=10))
+        put(connected, "x", flight.FlightCallOptions(timeout=BUSY_S))
         assert act(connected, "hello", {})["rights"] == "admin"
     assert get(url, "/objects/x", context=trusting(authority, own))[0] == 200
     (tmp_path / "other").mkdir()
@@ -283,7 +283,7 @@ def test_mutual_tls_is_a_credential(serve: Serve, authority: Authority, tmp_path
     for wrong in (None, strangers):
         with client(location, **options(authority, wrong)) as connected:
             with pytest.raises(flight.FlightUnavailableError):
-                rows(connected, "x", flight.FlightCallOptions(timeout=10))
+                rows(connected, "x", flight.FlightCallOptions(timeout=BUSY_S))
         with pytest.raises((ssl.SSLError, ConnectionError)):
             get(url, "/objects/x", context=trusting(authority, wrong))
     assert served.end() == 0
@@ -300,7 +300,7 @@ def test_certificates_have_rights_of_their_own(serve: Serve, tokens: Path, autho
     worker = authority.client("worker.test", file="worker")
     owner = authority.client("owner.test", "second.test", file="owner")
     unknown = authority.client("unknown.test", file="unknown")
-    in_time = flight.FlightCallOptions(timeout=10)
+    in_time = flight.FlightCallOptions(timeout=BUSY_S)
     with client(location, **options(authority, owner)) as connected:
         put(connected, "x", in_time)
         hello = act(connected, "hello", {})
@@ -328,7 +328,7 @@ def test_sighup_takes_new_certificates_for_http(serve: Serve, tokens: Path, auth
 
     def names() -> set[str]:
         host, port = url.removeprefix("https://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as plain:
+        with socket.create_connection((host, int(port)), timeout=BUSY_S) as plain:
             with trusting(authority).wrap_socket(plain, server_hostname="localhost") as wrapped:
                 found = wrapped.getpeercert()
                 assert found
