@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,18 @@ class HttpGateway:
     metrics: Metrics
     port: int
     clients: list[HttpClient] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The server does nothing while the block runs, so that no time is over for a client that is slow.
+        Connecting and sending 1 MiB need no server, only the kernel.
+        """
+        go_on = threading.Event()
+        self.server._loop.call_soon_threadsafe(go_on.wait)
+        try:
+            yield
+        finally:
+            go_on.set()
 
     def client(self, timeout_s: float = 30) -> HttpClient:
         """A client of its own connection, closed at the end at the latest."""
