@@ -122,7 +122,7 @@ class Raw:
     def stream(self, method: str, request: bytes, *headers: tuple[str, str]) -> Any:
         """The messages that a call returns, none of them read."""
         call = self.channel.unary_stream(SERVICE + method, lambda raw: raw, lambda raw: raw)
-        return call(request, timeout=30, metadata=headers)
+        return call(request, timeout=60, metadata=headers)
 
     def get(self, ticket: bytes) -> Any:
         """The messages of a DoGet."""
