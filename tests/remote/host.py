@@ -74,7 +74,7 @@ class Served:
         if self.http is not None:
             self.http.stop(1)
         if self.flight is not None:
-            self.flight.stop(5)
+            self.flight.stop(60)
         self.service.close()
         self.store.recover()
         findings: list[Any] = list(self.store.fsck())

@@ -98,7 +98,7 @@ def test_put_many_of_large_objects_is_one_commit(remote: RemoteStore, mapped: fs
     """Staged ones are seen by nobody before, and given up when another one is refused."""
     with mapped.subscribe() as followed:
         remote.put_many({"a": np.arange(100_000), "b": b"small", "c": bytes(1 << 20)})
-        assert {followed.poll(10).name for _ in range(3)} == {"a", "b", "c"}  # type: ignore[union-attr]
+        assert {followed.poll(60).name for _ in range(3)} == {"a", "b", "c"}  # type: ignore[union-attr]
         assert followed.poll() is None
     with pytest.raises(fs.StoreFull):
         remote.put_many({"d": bytes(1 << 20), "e": bytes(64 << 20)})

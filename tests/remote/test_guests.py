@@ -33,7 +33,7 @@ def socket_path(store: fs.Store, store_dir: Path) -> Iterator[str]:
         assert json.loads(gateway.stdout.readline())["ready"]
         yield path
         gateway.terminate()
-        assert gateway.wait(10) == 0
+        assert gateway.wait(60) == 0
 
 
 CLIENT = """
