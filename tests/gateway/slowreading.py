@@ -74,7 +74,7 @@ def _cable(process: subprocess.Popen[str]) -> Iterator[str]:
     )
 
     def run(*command: str) -> None:
-        subprocess.run(command, check=True, timeout=30, capture_output=True)
+        subprocess.run(command, check=True, timeout=60, capture_output=True)
 
     inside = ("nsenter", "--net", f"--target={process.pid}")
     run("ip", "link", "add", name, "type", "veth", "peer", "name", "inside", "netns", str(process.pid))

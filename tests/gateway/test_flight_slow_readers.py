@@ -50,7 +50,7 @@ def read_slowly(store: fs.Store, nbytes: int, process: subprocess.Popen[str]) ->
     say(process)
     rows, checksum = hear(process)
     assert int(rows) == nbytes // 8
-    assert until(lambda: is_free(store), 20)
+    assert until(lambda: is_free(store), 60)
     return checksum == wanted
 
 

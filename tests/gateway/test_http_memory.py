@@ -70,7 +70,7 @@ class Served:
 def served(store_dir: Path) -> Iterator[Served]:
     running = Served(store_dir)
     yield running
-    running.process.communicate("\n", timeout=30)
+    running.process.communicate("\n", timeout=60)
 
 
 @pytest.fixture

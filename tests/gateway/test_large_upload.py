@@ -13,6 +13,7 @@ import pytest
 from pyarrow import flight
 
 import flightstore as fs
+from flightstore.testing.events import wait_until
 
 from .serving import Served
 
@@ -120,12 +121,10 @@ def test_a_client_killed_in_the_middle_leaves_nothing(store_dir: Path) -> None:
             )
             assert uploading.stdout is not None
             assert uploading.stdout.readline() == "under way\n"
+            wait_until(lambda: store.stats().pending, what="the gateway has begun", timeout_s=60)
             uploading.kill()
             uploading.communicate()
-            for _ in range(1000):
-                if not store.stats().pending:
-                    break
-                threading.Event().wait(0.01)
+            wait_until(lambda: not store.stats().pending, what="the gateway has given up", timeout_s=60)
             store.recover()
             assert store.stats().pending == 0
             assert store.stats().used_bytes == used
