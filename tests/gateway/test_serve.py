@@ -158,9 +158,7 @@ def test_processes_that_are_no_clients_map_and_keep_what_they_read(
 
 @pytest.mark.req("GW-8")
 def test_the_end_is_bounded_to_five_seconds() -> None:
-    """By the sum of all that it waits for. The tests below see that it waits for nothing else: how long that
-    takes is up to the machine.
-    """
+    """By the sum of all that it waits for; the tests below see that it waits for nothing else."""
     assert process.GRACE_S + process.BREAKING_S + process.CLOSING_S < 5
     assert process.Gateway.stop.__defaults__ == (process.GRACE_S,)
 
@@ -169,13 +167,22 @@ def test_the_end_is_bounded_to_five_seconds() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("how", ["flight", "http"])
 def test_a_stalled_reader_does_not_keep_it(serve: Serve, place: Path, how: str, number: int) -> None:
+    """Five seconds at most; the best of several, for a busy machine may not run the gateway meanwhile."""
+    assert any(seconds_to_end(serve, place, how, number) < 5 for _ in range(4))
+    assert sorted(os.listdir(place)) == ["store"]
+
+
+def seconds_to_end(serve: Serve, place: Path, how: str, number: int) -> float:
+    """How long a gateway goes on after a signal while a reader takes nothing."""
     served = serve(*LOOPBACK, "--unix", str(place / "s"))
     addresses = served.ready()
     put(addresses["flight"], "big", 3_000_000)
     with stalled(addresses, how, "big"):
+        began = time.monotonic()
         assert served.end(number) == 0
+        took = time.monotonic() - began
     assert "Traceback" not in served.text()
-    assert sorted(os.listdir(place)) == ["store"]
+    return took
 
 
 @pytest.mark.req("GW-8")
