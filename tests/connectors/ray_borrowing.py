@@ -121,17 +121,23 @@ def kill_keeper(path: str) -> int:
     return len(pids)
 
 
-def lend_and_die(path: str, nbytes: int, rounds: int) -> None:
-    """Lend, kill both keepers at once, and have Ray use the memory for something else; again and again."""
+def lend_and_die(path: str, nbytes: int, rounds: int, read: str, lost: str) -> None:
+    """Lend, kill both keepers at once, and have Ray use the memory for something else; again and again.
+
+    Files appear at `read` and `lost` when the reader has read a value, and missed one: neither the first
+    keepers' death nor the end comes before that, however slow the reader is.
+    """
     with fs.connect(path) as store:
         for number in range(rounds):
             ref = ray.put(np.full(nbytes // 8, number))
             assert from_ray(ref, store=store, name="lent").borrowed
             del ref
+            until(lambda: os.path.exists(read))
             for one in keepers(path):
                 os.kill(one["pid"], signal.SIGKILL)
             for other in range(10):
                 ray.get(ray.put(np.full(nbytes // 8, 1000 + other)))
+        until(lambda: os.path.exists(lost))
 
 
 def raylets() -> list[int]:
@@ -251,11 +257,23 @@ def from_dataset(path: str, rows: int, blocks: int) -> dict[str, Any]:
         }
 
 
-def idle_keeper(path: str) -> bool:
-    """A keeper that holds nothing ends."""
+def idle_keeper(path: str) -> str:
+    """How a keeper that holds nothing ended, as Ray tells it; its process is gone then."""
     made = ray.remote(Keeper).options(num_cpus=0, resources=HERE).remote(path, 0.1)
-    pid = ray.get(made.status.remote())["pid"]
-    return bool(until(lambda: not os.path.exists(f"/proc/{pid}")))
+    pids = set()
+
+    def ended() -> str:
+        try:
+            pids.add(ray.get(made.status.remote())["pid"])
+        except ray.exceptions.ActorDiedError as error:  # perhaps before it was asked at all
+            return str(error)
+        except ray.exceptions.RayActorError:
+            pass
+        return ""
+
+    how = str(until(ended))
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    return how
 
 
 def asker_died(path: str, nbytes: int) -> dict[str, Any]:
