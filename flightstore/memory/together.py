@@ -69,7 +69,10 @@ def run_together(tasks: Sequence[Task]) -> None:
             if worker not in unstarted:
                 worker.join()
     except BaseException:
-        _quiesce(workers, job)
+        try:
+            _quiesce(workers, job)
+        except BaseException:  # Ctrl-C on the way into it
+            _quiesce(workers, job)
         raise
     if job.error is not None:
         raise job.error

@@ -5,9 +5,13 @@ from __future__ import annotations
 import array
 import ctypes
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +21,7 @@ from hypothesis import strategies as st
 
 from flightstore.memory import copying, together
 from flightstore.memory.copying import address_of, copy_pieces
+from flightstore.testing.events import wait_until
 
 MIB = 1 << 20
 
@@ -159,36 +164,89 @@ def test_an_error_in_any_thread_reaches_the_caller_and_stops_the_others() -> Non
     assert False in where
 
 
+class Held:
+    """The other thread of a copy is held in the middle of its share until `released`."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        """`end` is what the caller's thread does once the other one is there."""
+        self.released = threading.Event()
+        self._end = end
+        self._there = threading.Event()
+        self.others: list[Any] = []
+
+    def populate(self, offset: int, nbytes: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            assert self._there.wait(60)
+            self._end()
+        else:
+            self.others.append(threading.current_thread())
+            self._there.set()
+            self.released.wait(60)
+
+    def when_the_caller_waits(self, act: Callable[[], object]) -> None:
+        """In a thread of its own: `act`; and soon after let the other thread go on."""
+
+        def run() -> None:
+            wait_until(lambda: self.others[0]._job.stop, what="the caller waits")
+            act()
+            threading.Timer(0.05, self.released.set).start()
+
+        threading.Thread(target=run).start()
+
+
+def check_that_nobody_writes(held: Held, memory: np.ndarray) -> None:
+    """What the caller may rely on when a copy has ended."""
+    came_back_early = not held.released.is_set()
+    held.released.set()
+    assert not came_back_early, "came back while another thread was still to write"
+    before = memory.copy()
+    for thread in held.others:
+        thread.join()
+    assert np.array_equal(memory, before)
+
+
 @pytest.mark.req("FAIL-2")
 def test_after_ctrl_c_nobody_writes_any_more() -> None:
     size = 64 * MIB
     memory, base = target(size)
     source = bytes(b"\x11" * size)
-    working = threading.Event()
-    held = threading.Event()
     main = threading.get_ident()
 
-    def impatient() -> None:
-        signal.pthread_kill(main, signal.SIGINT)  # Ctrl-C again, now that the caller waits
-        threading.Timer(0.05, held.set).start()
+    def interrupt() -> None:
+        held.when_the_caller_waits(lambda: signal.pthread_kill(main, signal.SIGINT))  # Ctrl-C again
+        signal.raise_signal(signal.SIGINT)
 
-    def populate(offset: int, nbytes: int) -> None:
-        if threading.current_thread() is threading.main_thread():
-            assert working.wait(60)  # the other thread is in the middle of its share
-            threading.Timer(0.05, impatient).start()
-            signal.raise_signal(signal.SIGINT)
-        else:
-            working.set()
-            held.wait(60)
-
+    held = Held(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        copy_pieces(base, size, [(0, source)], populate=populate)
-    assert held.is_set(), "came back while another thread was still to write"
-    before = memory.copy()
-    for thread in threading.enumerate():
-        if thread.name == "flightstore-copy":
-            thread.join()
-    assert np.array_equal(memory, before)
+        copy_pieces(base, size, [(0, source)], populate=held.populate)
+    check_that_nobody_writes(held, memory)
+
+
+@pytest.mark.req("FAIL-2")
+def test_ctrl_c_between_an_error_and_the_wait_for_the_others() -> None:
+    size = 64 * MIB
+    memory, base = target(size)
+    source = bytes(b"\x11" * size)
+
+    def interrupted(frame: FrameType, event: str, arg: object) -> None:
+        if frame.f_code is together._quiesce.__code__:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    def fail() -> None:
+        held.when_the_caller_waits(lambda: None)
+        sys.settrace(interrupted)
+        raise OSError("no memory")
+
+    held = Held(fail)
+    tracing = sys.gettrace()
+    try:
+        with pytest.raises((OSError, KeyboardInterrupt)) as seen:
+            copy_pieces(base, size, [(0, source)], populate=held.populate)
+    finally:
+        sys.settrace(tracing)
+    check_that_nobody_writes(held, memory)
+    assert seen.type is OSError, "the caller sees the first"
 
 
 @pytest.mark.req("FAIL-2")
