@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flightstore as fs
-from flightstore.testing.children import spawned
+from flightstore.testing.children import spawned, start_spawned
 
 __all__ = ["outcomes_apart", "outcomes_of"]
 
@@ -39,7 +39,8 @@ def outcomes_apart(
     parent = tempfile.mkdtemp(dir="/dev/shm", prefix="flightstore-test-")
     with fs.connect(f"{parent}/store", capacity="64MiB") as store:
         spawned(put_all, store.path)
-        found = spawned(outcomes, store.path)
+        with start_spawned(outcomes, store.path) as process:  # all checks of the library
+            found = process.result(deadline_s=240)
         store.recover()
         assert store.fsck() == []
         store.destroy()

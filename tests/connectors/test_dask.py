@@ -21,7 +21,7 @@ import pytest
 
 import flightstore as fs
 from flightstore.connectors.dask import from_dask, to_dask
-from flightstore.testing.children import spawned, start_spawned
+from flightstore.testing.children import start_spawned
 from flightstore.testing.events import wait_until
 from flightstore.testing.types.pandas import CATALOGUE, assert_same_frame
 
@@ -325,7 +325,7 @@ def test_a_process_that_is_killed_in_the_middle_leaves_nothing(store: fs.Store) 
     store.put(7, "made")
     before = store.stats()
     with start_spawned(stop_in_the_middle, store.path) as child:
-        wait_until(lambda: store.stats().objects == before.objects + 2, what="two parts")
+        wait_until(lambda: store.stats().objects == before.objects + 2, what="two parts", timeout_s=120)
         child.kill()
     store.recover()
     after = store.stats()
@@ -394,7 +394,8 @@ def on_a_cluster(path: str) -> list[Any]:
 @pytest.mark.slow
 def test_a_distributed_cluster(store: fs.Store) -> None:
     store.put(sample(), "frame")
-    assert spawned(on_a_cluster, store.path) == ["frame", "made", "tensor"]
+    with start_spawned(on_a_cluster, store.path) as process:  # it starts interpreters, too
+        assert process.result(deadline_s=240) == ["frame", "made", "tensor"]
     gc.collect()
     store.recover()
     assert store.batches() == []

@@ -36,7 +36,7 @@ def run_pytest(folder: Path, test: str, *, ci: bool, processes: int = 0) -> tupl
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
