@@ -49,8 +49,8 @@ def examples(strategy: SearchStrategy[Any], count: int) -> list[Any]:
 
 @cache
 def types_generated() -> list[pa.DataType]:
-    # Many, since what is found in them varies: Hypothesis draws on the constants of whatever modules of the
-    # project are loaded.
+    # Many, here and below, since what is found in them varies: Hypothesis draws on the constants of whatever
+    # modules of the project are loaded, which depends on the tests that this process ran before.
     return examples(data_types(), 6000)
 
 
@@ -61,17 +61,17 @@ def fields_generated() -> list[pa.Field]:
 
 @cache
 def arrays_generated(kind: pa.DataType) -> list[pa.Array]:
-    return examples(arrays(kind, 4), 200)
+    return examples(arrays(kind, 4), 300)
 
 
 @cache
 def chunked_generated(kind: pa.DataType) -> list[pa.ChunkedArray]:
-    return examples(chunked_arrays(kind), 100)
+    return examples(chunked_arrays(kind), 600)
 
 
 @cache
 def tables_generated() -> list[pa.Table]:
-    return examples(tables(max_depth=0), 200)
+    return examples(tables(max_depth=0), 600)
 
 
 @cache
@@ -81,7 +81,7 @@ def dtypes_generated() -> list[np.dtype[Any]]:
 
 @cache
 def numpy_generated() -> list[np.ndarray[Any, Any]]:
-    return examples(nps.arrays(np.dtype("M8[s]")), 300)
+    return examples(nps.arrays(np.dtype("M8[s]")), 1500)
 
 
 NOT_MADE_BY_PYARROW = {pa.lib.Type_INTERVAL_MONTHS, pa.lib.Type_INTERVAL_DAY_TIME}
