@@ -27,6 +27,7 @@ __all__ = ["Deployment", "Gateway", "addresses_of", "begin"]
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 10.0
+_DYING_S = 5.0
 _ANSWER_S = 60.0
 
 
@@ -46,13 +47,20 @@ class Gateway:
         self._process: subprocess.Popen[str] | None = None
         self._addresses: dict[str, Any] = {}
 
-    def addresses(self) -> dict[str, Any]:
+    def addresses(self, refusing: int | None = None) -> dict[str, Any]:
         """What the gateway says of itself: `store`, `pid`, and an address for each listener. Started if
         need be.
+
+        Args:
+            refusing: Process id of the gateway that refused a connection. One that is killed stops to
+                listen a moment before it has ended; that is waited for.
 
         Raises:
             GatewayUnreachable: it ended at once.
         """
+        if self._process is not None and self._process.pid == refusing:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DYING_S)
         if self._process is None or self._process.poll() is not None:
             self._start()
         return self._addresses
@@ -171,10 +179,10 @@ def begin(
     return Deployment(actors, addresses)
 
 
-def addresses_of(node: str) -> dict[str, Any] | None:
-    """What the gateway of a node says of itself; None if it has none."""
+def addresses_of(node: str, refusing: int | None = None) -> dict[str, Any] | None:
+    """What the gateway of a node says of itself; None if it has none. `refusing`: see `Gateway.addresses`."""
     actor = _existing(node)
-    return _addresses(actor) if actor is not None else None
+    return _addresses(actor, refusing) if actor is not None else None
 
 
 def _existing(node: str) -> Any:
@@ -186,11 +194,11 @@ def _existing(node: str) -> Any:
         return None
 
 
-def _addresses(actor: Any) -> dict[str, Any]:
+def _addresses(actor: Any, refusing: int | None = None) -> dict[str, Any]:
     import ray
 
     try:
-        found: dict[str, Any] = ray.get(actor.addresses.remote(), timeout=_ANSWER_S)
+        found: dict[str, Any] = ray.get(actor.addresses.remote(refusing), timeout=_ANSWER_S)
     except ray.exceptions.RayTaskError as error:
         raise _said(error) from None
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:

@@ -98,7 +98,7 @@ def _fetched(handle: Handle, why: Exception) -> Object:
     try:
         return _got(found, handle.session, object_id)
     except GatewayUnreachable:
-        again = addresses_of(handle.node)  # starts another gateway where one has died
+        again = addresses_of(handle.node, found["pid"])  # starts another gateway where one has died
         if again is None or again["pid"] == found["pid"]:
             raise
         return _got(again, handle.session, object_id)

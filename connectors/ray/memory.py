@@ -149,7 +149,8 @@ def start_of(pid: int) -> int | None:
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    # A process whose first thread has ended says Z too, as long as others run: it counts its threads.
+    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else int(fields[19])
 
 
 def _raylets() -> Iterator[int]:

@@ -14,7 +14,6 @@ import ray
 
 import flightstore as fs
 from flightstore.connectors.ray import deploy, register, to_ray, to_ray_dataset
-from flightstore.connectors.ray.memory import start_of
 from tests.connectors.ray_values import until
 
 OTHER = {"other": 1}
@@ -169,7 +168,6 @@ def deployed(path: str) -> dict[str, Any]:
         urls = deployment.urls
         killed = deployment.addresses[nodes["127.0.0.1"]]["pid"]
         os.kill(killed, signal.SIGKILL)  # its actor starts another
-        until(lambda: start_of(killed) is None)
         revived = ray.get(described.options(resources=OTHER).remote(obj))
         remote = fs.connect(urls[nodes["127.0.0.2"]])
         names = [info.name for info in remote.list()]

@@ -112,7 +112,7 @@ def test_a_stopped_process_does_nothing_until_the_block_is_left() -> None:
             ready.wait()
             with stopped(process.pid):
                 tasks = list(Path(f"/proc/{process.pid}/task").iterdir())
-                assert len(tasks) == 2
+                assert len(tasks) >= 2  # libraries that are loaded may have threads of their own
                 assert all(b") T " in (task / "stat").read_bytes() for task in tasks)
                 go.open()
                 with pytest.raises(TimeoutError):
