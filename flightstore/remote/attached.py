@@ -30,6 +30,7 @@ from flightstore.remote.mediated import Mapping
 from flightstore.remote.transport import Transport
 from flightstore.store import current
 from flightstore.store.attached import checked, deadline_of
+from flightstore.store.forked import renewed_in_children
 from flightstore.types import Holder, ObjectID, Ref
 from flightstore.wire import messages as m
 
@@ -55,6 +56,7 @@ class Shared:
         """The gateway's socket for those who map, if that is wanted."""
         self.authorization: str | None = None
         self._lock = threading.Lock()
+        renewed_in_children(self, "_lock")
         self._users = 0
 
     def joined(self) -> Shared:
@@ -93,6 +95,7 @@ class Attached:
         self.session_text = session_text
         """What tells the gateway which session is meant: its number, or the name that the token knows."""
         self._closing = threading.Lock()
+        renewed_in_children(self, "_closing")
         self._abandoned: deque[ObjectID] = deque()
         self._mapping = self._mapping_of(shared)
         self._shared_or_none: Shared | None = shared.joined()

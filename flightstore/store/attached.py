@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Iterable
 
 from flightstore.catalog.keys import check_name
@@ -15,23 +13,11 @@ from flightstore.lifecycle.connection import Connection
 from flightstore.objects.base import Object
 from flightstore.objects.registry import open_object
 from flightstore.store import current
+from flightstore.store.forked import renewed_in_children
 from flightstore.store.view import View
 from flightstore.types import ObjectID, Ref
 
 __all__ = ["Attached", "check_new", "checked", "deadline_of", "listed"]
-
-
-_handles: weakref.WeakSet[Attached] = weakref.WeakSet()
-"""All of this process."""
-
-
-def _free_locks() -> None:
-    """A thread that held a handle's lock when the process was forked is not there to release it."""
-    for handle in list(_handles):
-        handle._closing = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_free_locks)
 
 
 class Attached:
@@ -43,7 +29,7 @@ class Attached:
     def __init__(self, conn: Connection, session: int = 0) -> None:
         self._session = session
         self._closing = threading.Lock()
-        _handles.add(self)
+        renewed_in_children(self, "_closing")
         self._connection: Connection | None = conn
 
     @property

@@ -306,6 +306,27 @@ def test_a_forked_child_goes_on_over_http(host: Host) -> None:
     host.end(url)
 
 
+@pytest.mark.req("FAIL-4")
+def test_a_child_waits_for_no_thread_that_it_has_not(host: Host) -> None:
+    """One of the parent's is just opening, subscribing to or closing a handle at the moment of the fork."""
+    url = host.make(16 << 20)
+    with fs.connect(url, map=False) as store:
+
+        def work() -> str:
+            with store.subscribe() as subscription:
+                store.put(b"", "from the child")
+                event = subscription.poll(60)
+            store.close()
+            assert event is not None
+            return str(event.name)
+
+        with store._closing, store._shared._lock:  # type: ignore[attr-defined]
+            process = start(work)
+        with process:
+            assert process.result() == "from the child"
+    host.end(url)
+
+
 def test_a_forked_child_is_told_that_flight_ends_there(host: Host) -> None:
     url = host.make(16 << 20, "flight")
     with fs.connect(url, map=False) as store:
