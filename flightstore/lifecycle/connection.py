@@ -50,6 +50,7 @@ T = TypeVar("T")
 NO_ROOM = layout.NO_ROOM
 _CLOSING_WAIT_S = 1.0  # who closes one store must not wait for long for threads that use another
 _READER_PAUSE_S = 0.002
+_NOBODY_S = 0.5  # how long pages are looked for that no reader keeps: one may have let go of them just now
 _CHECK_FULL_EVERY = 32  # creates; each changes a few pages of a catalog whose last tenth is kept free
 _UNDO_WAIT_S = 0.5
 _EVENT_SHARE = 13  # one event, of a hundred bytes or two, for each 8 KiB of the catalog
@@ -234,24 +235,27 @@ class Connection:
         """Try again while it is not records that fill the catalog, but old pages kept for a reader that runs.
 
         As a rule the scheduler has only taken its turn away between two lines; meanwhile others write on, and
-        in a small catalog a few hundred transactions use all pages up.
+        in a small catalog a few hundred transactions use all pages up. Where no reader keeps any, and none
+        does for a moment, the change is simply too large for the pages there are.
         """
-        deadline = time.monotonic() + self.busy_timeout_s
-        while self._reader_will_go_on() and time.monotonic() < deadline:
+        now = time.monotonic()
+        deadline, nobody_until = now + self.busy_timeout_s, now + _NOBODY_S
+        while now < min(deadline, nobody_until):
+            if self.catalog.used_bytes() > self.catalog.map_bytes * FULL_SHARE:
+                break
+            worst = self.catalog.lagging_readers(least=1)[:1]
+            if any(kernel.process_state(pid) in ("T", "t") for pid, _ in worst):
+                break
+            if worst:
+                nobody_until = now + _NOBODY_S
             self.catalog.clear_stale_readers()
             time.sleep(_READER_PAUSE_S)  # nobody rings when a read transaction ends
             try:
                 return again()
             except CatalogFull as still:
                 error = still
+            now = time.monotonic()
         raise error
-
-    def _reader_will_go_on(self) -> bool:
-        """Whether old pages are kept for a reader that is running, and so will soon let go of them."""
-        if self.catalog.used_bytes() > self.catalog.map_bytes * FULL_SHARE:
-            return False
-        worst = self.catalog.lagging_readers(least=1)[:1]
-        return all(kernel.process_state(pid) not in ("T", "t") for pid, _ in worst)
 
     def _write(self, work: Callable[[WriteTransaction], T]) -> T:
         lock = self.control.lock

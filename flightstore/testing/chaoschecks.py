@@ -24,17 +24,19 @@ from flightstore.testing.stresspattern import blocks_problem
 __all__ = ["Checker"]
 
 _MOST_ORPHANS = 60
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
+"""How long what is left behind may stay: a process that was killed may take a while to be gone."""
 _TRIES = 40  # until a storage that fails now and then has done what it is asked
 
 
 class Checker:
     """Looks at the store between rounds, and remembers what has to stay."""
 
-    def __init__(self, path: str, ledgers: str, spill_directory: str) -> None:
+    def __init__(self, path: str, ledgers: str, spill_directory: str, patience_s: float = PATIENCE_S) -> None:
         self._path = path
         self._ledgers = ledgers
         self._spill_directory = spill_directory
+        self._patience_s = patience_s
         self._keeping: set[str] = set()
         self._removed: set[str] = set()
         self.checked = 0
@@ -106,8 +108,8 @@ class Checker:
                 return
 
     def _settled_accounts(self, store: Any, living: int) -> list[str]:
-        """What is left behind for good: a process that was killed may take a while to be gone."""
-        end = time.monotonic() + _PATIENCE_S
+        """What is left behind for good."""
+        end = time.monotonic() + self._patience_s
         while (failures := self._accounts(store, living)) and time.monotonic() < end:
             time.sleep(0.02)
             store.recover()

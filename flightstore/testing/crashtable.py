@@ -34,7 +34,7 @@ from flightstore.testing.operations import Operation, register
 __all__ = ["Act", "register_act", "victim_store"]
 
 NEWCOMER = "@newcomer"
-WAIT_S = 0.05
+WAIT_S = 0.03
 """Waits in vain last so long that a busy machine does not lead past them, and past the lines to kill at."""
 
 SMALL, LARGE = pattern(11, 2_000), pattern(12, 100_000)

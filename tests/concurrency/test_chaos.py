@@ -124,7 +124,7 @@ def test_the_checks_notice_loss_and_left_overs(store: flightstore.Store, tmp_pat
     ledgers.mkdir()
     spilled.mkdir()
     store.session(KEEP_SESSION).close()
-    checker = Checker(path, str(ledgers), str(spilled))
+    checker = Checker(path, str(ledgers), str(spilled), patience_s=2)
     ledger = Ledger(str(ledgers))
     ledger.write("+", "p/1", 5)
     store.put(block(5).tobytes(), "p/1", metadata=5)

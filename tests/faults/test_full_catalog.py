@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
 import flightstore.store  # all of it now: not in every child
+from flightstore.catalog.environment import FULL_SHARE
 from flightstore.errors import CatalogFull
 from flightstore.lifecycle.doctor_store import examine
 from flightstore.memory.kernel import process_state
@@ -27,6 +29,16 @@ def fill(store: flightstore.Store) -> tuple[list[ObjectID], CatalogFull]:
             ids += store.put_many([b"%d" % (len(ids) + n) for n in range(10)])
         except CatalogFull as error:
             return ids, error
+
+
+def test_a_change_too_large_for_the_last_pages_is_refused_soon(store: flightstore.Store) -> None:
+    """And not when the time is over that is given to those who keep pages, as for a writer: nobody does."""
+    with pytest.raises(CatalogFull):  # noqa: PT012
+        while True:
+            began = time.monotonic()
+            store.put_many([b""] * 500)
+    assert store.stats().catalog_used_bytes < FULL_SHARE * CATALOG_BYTES, "there are some pages"
+    assert time.monotonic() - began < 60, "half of busy_timeout"
 
 
 def test_a_catalog_full_of_objects(store_dir: str, store: flightstore.Store) -> None:
