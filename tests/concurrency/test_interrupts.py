@@ -104,17 +104,26 @@ def in_child(store: Store, body: Callable[[], float]) -> None:
     """Run it in a process that SIGINT may hit; then the store must be usable there, and here."""
 
     def run() -> float:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         seconds = body()
         assert_usable(store)
         return seconds
+
+    assert comes_soon(run)
+    assert_usable(store)
+
+
+def comes_soon(body: Callable[[], float]) -> bool:
+    """Whether an interrupt comes out soon, the best of several, each in a process that SIGINT may hit."""
+
+    def run() -> float:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return body()
 
     def attempt() -> bool:
         with start(run) as process:
             return process.result(deadline_s=120) < SOON_S
 
-    assert any(attempt() for _ in range(ATTEMPTS))
-    assert_usable(store)
+    return any(attempt() for _ in range(ATTEMPTS))
 
 
 @pytest.mark.req("API-3")
@@ -162,16 +171,7 @@ def test_in_a_wait_for_the_writers_lock(store: Store) -> None:
     with start(lambda: store._conn.write(lambda tx: (go.open(), finish.wait(300))) and None) as writer:
         go.wait()
         with stopped(writer.pid):
-
-            def run() -> float:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                return interrupted(lambda: store.put(b"x"), is_asleep)
-
-            def attempt() -> bool:
-                with start(run) as process:
-                    return process.result(deadline_s=120) < SOON_S
-
-            assert any(attempt() for _ in range(ATTEMPTS))
+            assert comes_soon(lambda: interrupted(lambda: store.put(b"x"), is_asleep))
         finish.open()
         writer.result()
     assert_usable(store)
