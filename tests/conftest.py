@@ -21,7 +21,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +202,36 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+class Log:
+    """What is written of a run where nobody looks on: a line now and then, no dot for a test that is well.
+
+    A viewer of logs may show a part of them; tens of thousands of dots would hide what failed.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._began = time.monotonic()
+        self._ended = 0
+
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport | pytest.CollectReport
+    ) -> tuple[str, str, str] | None:
+        """Count such a test as ever, without a letter."""
+        left_out = report.skipped and not hasattr(report, "wasxfail")
+        if left_out or (report.passed and report.when == "call"):
+            return report.outcome, "", report.outcome.upper()
+        return None
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Say how far the run is, every 5,000 tests."""
+        self._ended += 1
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._ended % 5000 == 0:
+            minutes = (time.monotonic() - self._began) / 60
+            reporter.ensure_newline()
+            reporter.line(f"{self._ended:,} tests done after {minutes:.1f} min")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tests that were left out, and those that were running when the run ended."""
     if running:
@@ -207,13 +239,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for nodeid in sorted(running):
             terminalreporter.line(nodeid)
     show_languages(terminalreporter)
-    reports = terminalreporter.stats.get("skipped", [])
-    left_out = [(report.nodeid, reason) for report in reports if (reason := left_out_reason(report))]
-    if not left_out:
+    show_left_out(terminalreporter)
+
+
+def show_left_out(terminalreporter: pytest.TerminalReporter) -> None:
+    """The tests that were left out, by what they need: one by its name, several by their class or file."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        if reason := left_out_reason(report):
+            groups.setdefault((report.nodeid.rpartition("::")[0], reason), []).append(report.nodeid)
+    if not groups:
         return
     terminalreporter.section("left out for want of a component")
-    for nodeid, reason in left_out:
-        terminalreporter.line(f"{nodeid}: needs {reason}")
+    for (home, reason), nodeids in groups.items():
+        who = nodeids[0] if len(nodeids) == 1 else f"{home}, {len(nodeids)} tests"
+        terminalreporter.line(f"{who}: needs {reason}")
 
 
 def show_languages(terminalreporter: pytest.TerminalReporter) -> None:
@@ -274,9 +314,12 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find the turnstile; where one process runs all tests there is none."""
-    told = getattr(config, "workerinput", {})
-    if "turnstile" in told:
+    """Find the turnstile, where several processes run tests; write a log where nobody looks on."""
+    told = getattr(config, "workerinput", None)
+    if told is None:
+        if config.get_verbosity() == 0 and not sys.stdout.isatty():
+            config.pluginmanager.register(Log(config), "log")
+    elif "turnstile" in told:
         config.stash[TURNSTILE] = Turnstile(told["turnstile"])
 
 

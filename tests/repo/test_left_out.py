@@ -75,3 +75,23 @@ def test_unknown_components_are_refused(tmp_path: Path) -> None:
     status, output = run_pytest(tmp_path, NEEDS.format("unheard_of"), ci=False)
     assert status == 4
     assert "unknown components: unheard_of" in output
+
+
+def test_several_left_out_for_one_reason_are_one_line(tmp_path: Path) -> None:
+    two = NEEDS.format("absent") + NEEDS.format("absent").partition("\n")[2].replace("test_it", "test_other")
+    status, output = run_pytest(tmp_path, two, ci=False)
+    assert status == 0
+    assert "test_it.py, 2 tests: needs absent (buy one)" in output
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_log_has_no_dots_and_names_what_failed(tmp_path: Path, processes: int) -> None:
+    many = (
+        "import pytest\n@pytest.mark.parametrize('n', range(10_000))\ndef test_it(n):\n    assert n != 4321\n"
+    )
+    status, output = run_pytest(tmp_path, many, ci=False, processes=processes)
+    assert status == 1
+    assert "5,000 tests done after" in output
+    assert "FAILED test_it.py::test_it[4321]" in output
+    assert "1 failed, 9999 passed" in output.splitlines()[-1]
+    assert len(output) < 5_000, "a dot for each test is more than this"
