@@ -7,13 +7,15 @@ lightprocess.py and the table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from flightstore.testing.children import start_spawned
 from flightstore.testing.killpoints import KillReport
 from flightstore.testing.lightprocess import make_light
+from flightstore.testing.tracing import Line
 
-__all__ = ["check_apart"]
+__all__ = ["check_apart", "spared_apart"]
 
 LIMIT_S = 900
 
@@ -24,11 +26,28 @@ def check_apart(name: str, **options: Any) -> KillReport:
         return process.result(deadline_s=LIMIT_S)
 
 
-def _check(name: str, options: dict[str, Any]) -> KillReport:
-    """The life of the fresh process."""
-    make_light()
-    from flightstore.testing import killcommand  # it knows all modules that fill the table
-    from flightstore.testing.operations import OPERATIONS
+def spared_apart(names: Iterable[str], share: int) -> dict[str, frozenset[Line]]:
+    """As :func:`flightstore.testing.operations.spared`."""
+    with start_spawned(_plan, tuple(names), share) as process:
+        return process.result(deadline_s=LIMIT_S)
 
-    assert killcommand
-    return OPERATIONS[name].check(**options)
+
+def _check(name: str, options: dict[str, Any]) -> KillReport:
+    """The life of a fresh process that kills."""
+    report: KillReport = _operations().OPERATIONS[name].check(**options)
+    return report
+
+
+def _plan(names: tuple[str, ...], share: int) -> dict[str, frozenset[Line]]:
+    """The life of a fresh process that plans."""
+    plan: dict[str, frozenset[Line]] = _operations().spared(names, share)
+    return plan
+
+
+def _operations() -> Any:
+    """The module of the table, filled, in a process made cheap to fork before anything else is imported."""
+    make_light()
+    from flightstore.testing import killcommand, operations
+
+    assert killcommand  # it knows all modules that fill the table
+    return operations

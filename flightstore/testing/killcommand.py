@@ -27,7 +27,7 @@ from flightstore.testing import (  # they fill OPERATIONS
     crashtable,
 )
 from flightstore.testing.killpoints import KillPointFailure, OperationFailed
-from flightstore.testing.operations import OPERATIONS
+from flightstore.testing.operations import OPERATIONS, spared
 
 __all__ = [
     "crashbatches",
@@ -57,12 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"no operation {', '.join(unknown)}; there are: {', '.join(sorted(OPERATIONS))}", file=sys.stderr
         )
         return 2
+    if options.share is not None and options.share < 1:
+        print(f"--share {options.share}: a line that no operation dies at is not tested", file=sys.stderr)
+        return 2
+    left_out = spared(names, options.share) if options.share else {}
     reports, failures = [], []
     if not options.json:
         _print_row(COLUMNS)
     for name in names:
         try:
-            report = OPERATIONS[name].check(exhaustive=options.exhaustive)
+            report = OPERATIONS[name].check(exhaustive=options.exhaustive, spared=left_out.get(name, ()))
         except (KillPointFailure, OperationFailed) as error:
             failures.append(f"{name}: {error}")
             print(failures[-1], file=sys.stderr, flush=True)
@@ -84,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--exhaustive", action="store_true", help="every execution of a line, not only the first"
+    )
+    parser.add_argument(
+        "--share",
+        type=int,
+        metavar="N",
+        help="each line in N of these operations only, as in the test suite (which takes 4)",
     )
     parser.add_argument("--operation", nargs="+", metavar="NAME", help="only these (default: all)")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")

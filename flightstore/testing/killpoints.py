@@ -18,7 +18,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -180,6 +180,7 @@ def check_every_line(
     exhaustive: bool = False,
     scope: Scope | None = None,
     in_grandchild: bool = False,
+    spared: Container[Line] = (),
     deadline_s: float = 30,
     progress: Callable[[int, int], object] | None = None,
 ) -> KillReport:
@@ -197,6 +198,7 @@ def check_every_line(
         exhaustive: Every executed line instead of the first hit of each distinct one.
         scope: What our code is; flightstore by default.
         in_grandchild: Kill the processes that the operation forks, instead of its own.
+        spared: Lines that it is not killed at: see killplan.py.
         deadline_s: How long one child may take.
         progress: Called with (points done, points in all).
 
@@ -220,7 +222,7 @@ def check_every_line(
         return run_killed(run, point, setup=ready, in_grandchild=in_grandchild, deadline_s=deadline_s)
 
     _one_run(label, prepare, record, verify, cleanup)
-    points = list(points_of(lines, exhaustive=exhaustive))
+    points = [point for point in points_of(lines, exhaustive=exhaustive) if point.at not in spared]
     outcomes: list[Outcome] = []
     for done, point in enumerate(points, start=1):
         outcomes.append(_one_run(label, prepare, partial(die, point), verify, cleanup))

@@ -6,13 +6,15 @@ crash tests share. Calls the public API only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flightstore.testing.killpoints import KillReport, Outcome, check_every_line
+from flightstore.testing.killplan import spared_lines
+from flightstore.testing.killpoints import KillReport, Outcome, check_every_line, enumerate_lines
+from flightstore.testing.tracing import Line
 
-__all__ = ["OPERATIONS", "Operation", "register"]
+__all__ = ["OPERATIONS", "Operation", "register", "spared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Operation:
         self,
         *,
         exhaustive: bool = False,
+        spared: Container[Line] = (),
         progress: Callable[[int, int], object] | None = None,
         **options: Any,
     ) -> KillReport:
@@ -51,9 +54,30 @@ class Operation:
             cleanup=self.cleanup,
             in_grandchild=self.in_grandchild,
             exhaustive=exhaustive,
+            spared=spared,
             progress=progress,
             **options,
         )
+
+    def lines(self) -> frozenset[Line]:
+        """The lines of flightstore that it executes, found by running it once without killing it.
+
+        Raises:
+            OperationFailed: it failed.
+        """
+        state = self.prepare()
+        context: list[Any] = []  # filled in the child only
+
+        def ready() -> None:
+            context.append(self.setup(state) if self.setup else state)
+
+        try:
+            return frozenset(
+                enumerate_lines(lambda: self.run(context[0]), setup=ready, in_grandchild=self.in_grandchild)
+            )
+        finally:
+            if self.cleanup is not None:
+                self.cleanup(state)
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -70,3 +94,8 @@ def register(operation: Operation) -> Operation:
         raise ValueError(f"an operation named {operation.name!r} is registered already")
     OPERATIONS[operation.name] = operation
     return operation
+
+
+def spared(names: Iterable[str], share: int) -> dict[str, frozenset[Line]]:
+    """The lines that each of these operations is spared (killplan.py), found by running each of them once."""
+    return spared_lines({name: OPERATIONS[name].lines() for name in names}, share)

@@ -549,6 +549,11 @@ def test_the_command_refuses_an_unknown_operation() -> None:
     assert "no-such" in done.stderr
 
 
+def test_the_command_spares_no_line_in_all_operations(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--operation", "get", "--share", "0"]) == 2
+    assert "--share 0" in capsys.readouterr().err
+
+
 def test_what_goes_wrong_in_a_process_of_its_own_is_told() -> None:
     with pytest.raises(KeyError, match="no-such-operation") as raised:
         check_apart("no-such-operation")
