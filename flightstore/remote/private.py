@@ -17,7 +17,7 @@ import pyarrow as pa
 
 __all__ = ["KEPT_BYTES", "private_memory", "writable_memory"]
 
-KEPT_BYTES = 2 << 30
+KEPT_BYTES = 4 << 30
 """More than this is not kept; nor more than an eighth of the machine's memory."""
 _MAPPED_BYTES = 1 << 20
 _EMPTY = pa.py_buffer(b"")
