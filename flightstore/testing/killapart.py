@@ -15,7 +15,7 @@ from flightstore.testing.killpoints import KillReport
 from flightstore.testing.lightprocess import make_light
 from flightstore.testing.tracing import Line
 
-__all__ = ["check_apart", "spared_apart"]
+__all__ = ["check_apart", "shared_apart"]
 
 LIMIT_S = 900
 
@@ -26,8 +26,8 @@ def check_apart(name: str, **options: Any) -> KillReport:
         return process.result(deadline_s=LIMIT_S)
 
 
-def spared_apart(names: Iterable[str], share: int) -> dict[str, frozenset[Line]]:
-    """As :func:`flightstore.testing.operations.spared`."""
+def shared_apart(names: Iterable[str], share: int) -> dict[str, frozenset[Line]]:
+    """As :func:`flightstore.testing.operations.shared`."""
     with start_spawned(_plan, tuple(names), share) as process:
         return process.result(deadline_s=LIMIT_S)
 
@@ -40,7 +40,7 @@ def _check(name: str, options: dict[str, Any]) -> KillReport:
 
 def _plan(names: tuple[str, ...], share: int) -> dict[str, frozenset[Line]]:
     """The life of a fresh process that plans."""
-    plan: dict[str, frozenset[Line]] = _operations().spared(names, share)
+    plan: dict[str, frozenset[Line]] = _operations().shared(names, share)
     return plan
 
 

@@ -27,7 +27,7 @@ from flightstore.testing import (  # they fill OPERATIONS
     crashtable,
 )
 from flightstore.testing.killpoints import KillPointFailure, OperationFailed
-from flightstore.testing.operations import OPERATIONS, spared
+from flightstore.testing.operations import OPERATIONS, shared
 
 __all__ = [
     "crashbatches",
@@ -60,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.share is not None and options.share < 1:
         print(f"--share {options.share}: a line that no operation dies at is not tested", file=sys.stderr)
         return 2
-    left_out = spared(names, options.share) if options.share else {}
+    plan = shared(names, options.share) if options.share else {}
     reports, failures = [], []
     if not options.json:
         _print_row(COLUMNS)
     for name in names:
         try:
-            report = OPERATIONS[name].check(exhaustive=options.exhaustive, spared=left_out.get(name, ()))
+            report = OPERATIONS[name].check(exhaustive=options.exhaustive, only=plan.get(name))
         except (KillPointFailure, OperationFailed) as error:
             failures.append(f"{name}: {error}")
             print(failures[-1], file=sys.stderr, flush=True)

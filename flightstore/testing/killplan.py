@@ -1,12 +1,12 @@
 """Which operation dies at which line, when each line is to be tried in a few operations only.
 
-Lives here: `spared_lines`, a pure function. Calls nothing but the type of a line.
+Lives here: `share_out`, a pure function. Calls nothing but the type of a line.
 
 Most lines that an operation executes belong to the machinery that all of them use: nearly a hundred
 operations take the writers' lock. Dying there in every one of them takes most of the time of a whole run and
 seldom finds what a few did not. So a line may be left to a few of the operations that execute it, drawn by a
 hash: the same ones in every run and on every machine, others for the next line. A line that fewer operations
-execute is tried in all of them, and a line that was recorded in none is spared nowhere.
+execute is tried in all of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping
 
 from flightstore.testing.tracing import Line
 
-__all__ = ["spared_lines"]
+__all__ = ["share_out"]
 
 
-def spared_lines(executed: Mapping[str, Iterable[Line]], share: int) -> dict[str, frozenset[Line]]:
-    """Of each operation, the lines that it need not die at, because `share` others do.
+def share_out(executed: Mapping[str, Iterable[Line]], share: int) -> dict[str, frozenset[Line]]:
+    """Of each operation, the lines to die at, so that `share` operations do at each line.
 
     Args:
         executed: The lines that each operation executes, by the operation's name.
@@ -35,11 +35,11 @@ def spared_lines(executed: Mapping[str, Iterable[Line]], share: int) -> dict[str
     for name, lines in executed.items():
         for line in lines:
             users.setdefault(line, set()).add(name)
-    spared: dict[str, set[Line]] = {name: set() for name in executed}
+    plan: dict[str, set[Line]] = {name: set() for name in executed}
     for line, names in users.items():
-        for name in sorted(names, key=lambda name: (_draw(line, name), name))[share:]:
-            spared[name].add(line)
-    return {name: frozenset(lines) for name, lines in spared.items()}
+        for name in sorted(names, key=lambda name: (_draw(line, name), name))[:share]:
+            plan[name].add(line)
+    return {name: frozenset(lines) for name, lines in plan.items()}
 
 
 def _draw(line: Line, name: str) -> int:

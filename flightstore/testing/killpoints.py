@@ -182,7 +182,7 @@ def check_every_line(
     exhaustive: bool = False,
     scope: Scope | None = None,
     in_grandchild: bool = False,
-    spared: Container[Line] = (),
+    only: Container[Line] | None = None,
     deadline_s: float = 30,
     progress: Callable[[int, int], object] | None = None,
 ) -> KillReport:
@@ -200,7 +200,7 @@ def check_every_line(
         exhaustive: Every executed line instead of the first hit of each distinct one.
         scope: What our code is; flightstore by default.
         in_grandchild: Kill the processes that the operation forks, instead of its own.
-        spared: Lines that it is not killed at: see killplan.py.
+        only: The lines to kill it at; None for all. See killplan.py.
         deadline_s: How long one child may take.
         progress: Called with (points done, points in all).
 
@@ -224,7 +224,9 @@ def check_every_line(
         return run_killed(run, point, setup=ready, in_grandchild=in_grandchild, deadline_s=deadline_s)
 
     _one_run(label, prepare, record, verify, cleanup)
-    points = [point for point in points_of(lines, exhaustive=exhaustive) if point.at not in spared]
+    points = list(points_of(lines, exhaustive=exhaustive))
+    if only is not None:
+        points = [point for point in points if point.at in only]
     outcomes: list[Outcome] = []
     for done, point in enumerate(points, start=1):
         for _ in range(TRIES):

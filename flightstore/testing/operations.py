@@ -10,11 +10,11 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flightstore.testing.killplan import spared_lines
+from flightstore.testing.killplan import share_out
 from flightstore.testing.killpoints import KillReport, Outcome, check_every_line, enumerate_lines
 from flightstore.testing.tracing import Line
 
-__all__ = ["OPERATIONS", "Operation", "register", "spared"]
+__all__ = ["OPERATIONS", "Operation", "register", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Operation:
         self,
         *,
         exhaustive: bool = False,
-        spared: Container[Line] = (),
+        only: Container[Line] | None = None,
         progress: Callable[[int, int], object] | None = None,
         **options: Any,
     ) -> KillReport:
@@ -54,7 +54,7 @@ class Operation:
             cleanup=self.cleanup,
             in_grandchild=self.in_grandchild,
             exhaustive=exhaustive,
-            spared=spared,
+            only=only,
             progress=progress,
             **options,
         )
@@ -96,6 +96,9 @@ def register(operation: Operation) -> Operation:
     return operation
 
 
-def spared(names: Iterable[str], share: int) -> dict[str, frozenset[Line]]:
-    """The lines that each of these operations is spared (killplan.py), found by running each of them once."""
-    return spared_lines({name: OPERATIONS[name].lines() for name in names}, share)
+def shared(names: Iterable[str], share: int) -> dict[str, frozenset[Line]]:
+    """The lines that each of these operations dies at when they share the lines between them (killplan.py).
+
+    Runs each of them once.
+    """
+    return share_out({name: OPERATIONS[name].lines() for name in names}, share)

@@ -14,7 +14,7 @@ import pytest
 
 from flightstore.testing import killcommand
 from flightstore.testing.crashtable import NEWCOMER
-from flightstore.testing.killapart import check_apart, spared_apart
+from flightstore.testing.killapart import check_apart, shared_apart
 from flightstore.testing.operations import OPERATIONS
 from flightstore.testing.tracing import Line
 
@@ -31,8 +31,8 @@ def rows() -> list[str]:
 
 
 @functools.cache
-def spared() -> dict[str, frozenset[Line]]:
-    return spared_apart(rows(), SHARE)
+def plan() -> dict[str, frozenset[Line]]:
+    return shared_apart(rows(), SHARE)
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def spared() -> dict[str, frozenset[Line]]:
 )
 @pytest.mark.parametrize("name", rows())
 def test_killed_at_every_line(name: str) -> None:
-    report = check_apart(name, deadline_s=120, spared=spared()[name])
+    report = check_apart(name, deadline_s=120, only=plan()[name])
     assert report.distinct_lines >= 20
     # A busy machine can lead past a point, or into a wait while the lines are recorded.
     missed = report.points - report.killed

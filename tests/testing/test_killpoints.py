@@ -549,7 +549,7 @@ def test_the_command_refuses_an_unknown_operation() -> None:
     assert "no-such" in done.stderr
 
 
-def test_the_command_spares_no_line_in_all_operations(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_leaves_no_line_out_of_all_operations(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--operation", "get", "--share", "0"]) == 2
     assert "--share 0" in capsys.readouterr().err
 
