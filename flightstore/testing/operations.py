@@ -72,9 +72,10 @@ class Operation:
             context.append(self.setup(state) if self.setup else state)
 
         try:
-            return frozenset(
-                enumerate_lines(lambda: self.run(context[0]), setup=ready, in_grandchild=self.in_grandchild)
+            executed = enumerate_lines(
+                lambda: self.run(context[0]), setup=ready, in_grandchild=self.in_grandchild, deadline_s=120
             )
+            return frozenset(executed)
         finally:
             if self.cleanup is not None:
                 self.cleanup(state)
