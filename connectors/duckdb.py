@@ -297,9 +297,11 @@ def _refusal(name: str, kind: pa.DataType, why: str, hint: str) -> NotConvertibl
 
 
 def _decimal(name: str, column: pa.ChunkedArray, strict: bool) -> pa.ChunkedArray:
-    """Decimals of 128 bits; text where these do not hold them, and the caller lets it."""
+    """Decimals of at most 38 digits, before the point and after; text where these do not hold the values, and
+    the caller lets it.
+    """
     kind = column.type
-    scale = max(kind.scale, 0)
+    scale = min(max(kind.scale, 0), DECIMAL_DIGITS)
     digits = max(kind.precision - min(kind.scale, 0), scale)
     try:
         return column.cast(pa.decimal128(min(digits, DECIMAL_DIGITS), scale))

@@ -371,6 +371,24 @@ def test_what_is_changed_on_request(store: fs.Store) -> None:
 
 
 @pytest.mark.req("TYP-1")
+@pytest.mark.parametrize("precision", [1, 39, 76])
+def test_decimals_finer_than_duckdbs(store: fs.Store, precision: int) -> None:
+    """It has 38 digits after the point: what needs no more is taken."""
+    kind = pa.decimal256(precision, 39)
+    units = [0, 10, -90] if precision > 1 else [0]
+    raw = b"".join(number.to_bytes(32, "little", signed=True) for number in units)
+    table = pa.table({"d": pa.Array.from_buffers(kind, len(units), [None, pa.py_buffer(raw)])})
+    obj: Any = store.get(store.put(table))
+    found = obj.to_duckdb().to_arrow_table().column(0)
+    assert plain(found) == plain(table.column(0))
+    one = pa.Array.from_buffers(kind, 1, [None, pa.py_buffer((1).to_bytes(32, "little"))])
+    finer: Any = store.get(store.put(pa.table({"d": one})))
+    with pytest.raises(fs.NotConvertible, match="'d' is of type decimal256"):
+        finer.to_duckdb()
+    assert finer.to_duckdb(strict=False).fetchall() == [("1E-39",)]
+
+
+@pytest.mark.req("TYP-1")
 def test_durations_that_fit_are_taken(store: fs.Store) -> None:
     whole = pa.array([1000, None, -3_000_000], pa.duration("ns"))
     for array in (whole, pa.concat_arrays([whole, whole])[2:]):
