@@ -343,16 +343,16 @@ def _refused(kind: pa.DataType, strict: bool, *, nested: bool = True) -> str:
         if any("\0" in name or not name for name in folded):
             return ": a field has no name, or a NUL in it"
     if types.is_dictionary(kind):
-        if _has(kind.value_type, lambda one: types.is_nested(one) or _is_encoded(one)):
+        if _has(kind.value_type, _is_composite):
             return ": it misreads dictionaries of anything but plain values"
         return _refused(kind.value_type, strict)
     if types.is_union(kind) and list(kind.type_codes) != list(range(kind.num_fields)):
         return ": it numbers the members of a union itself"
     if types.is_fixed_size_list(kind) and _has(kind.value_type, _is_encoded):
         return ": it takes codes for values where a dictionary or run ends are in arrays"
-    if types.is_run_end_encoded(kind) and _has(
-        kind.value_type, lambda one: _is_encoded(one) or one.num_fields
-    ):
+    if any(check(kind) for check in _LISTS) and types.is_run_end_encoded(kind.value_type):
+        return ": it fails where lists over run ends have no items"
+    if types.is_run_end_encoded(kind) and _has(kind.value_type, _is_composite):
         return ": it misreads run ends of anything but plain values"
     inner = [kind.field(i).type for i in range(kind.num_fields)]
     if types.is_run_end_encoded(kind):
@@ -364,6 +364,10 @@ def _is_encoded(kind: pa.DataType) -> bool:
     return bool(types.is_dictionary(kind) or types.is_run_end_encoded(kind))
 
 
+def _is_composite(kind: pa.DataType) -> bool:
+    return bool(types.is_nested(kind) or _is_encoded(kind))
+
+
 def _has(kind: pa.DataType, check: Callable[[pa.DataType], Any]) -> bool:
     """Whether a type, or one in it at any depth, is such a one."""
     if isinstance(kind, pa.BaseExtensionType):
@@ -373,6 +377,7 @@ def _has(kind: pa.DataType, check: Callable[[pa.DataType], Any]) -> bool:
     return bool(check(kind)) or any(_has(kind.field(i).type, check) for i in range(kind.num_fields))
 
 
+_LISTS = (types.is_list, types.is_large_list, types.is_list_view, types.is_large_list_view)
 _REFUSED: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (types.is_float16, " inside another"),
     (types.is_decimal256, " inside another"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -368,6 +368,24 @@ def test_what_is_changed_on_request(store: fs.Store) -> None:
     with pytest.raises(fs.NotConvertible, match="table 't': columns"):
         query("from t", store=store)
     assert query('select "N_2" from t', store=store, strict=False).fetchall() == [(1,)]
+
+
+@pytest.mark.req("TYP-1")
+@pytest.mark.parametrize("inner", [pa.struct([]), pa.struct([("x", pa.int8())]), pa.list_(pa.int8(), 2)])
+def test_run_ends_of_what_has_parts_are_refused(store: fs.Store, inner: pa.DataType) -> None:
+    ends = pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), pa.nulls(1, inner))
+    obj: Any = store.get(store.put(pa.table({"runs": ends})))
+    with pytest.raises(fs.NotConvertible, match=r"'runs' .* run ends of anything but plain values"):
+        obj.to_duckdb()
+
+
+@pytest.mark.req("TYP-1")
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
+def test_lists_over_run_ends_are_refused(store: fs.Store, make: Callable[[Any], pa.DataType]) -> None:
+    kind = make(pa.run_end_encoded(pa.int32(), pa.string()))
+    obj: Any = store.get(store.put(pa.table({"lists": pa.chunked_array([], kind)})))
+    with pytest.raises(fs.NotConvertible, match=r"'lists' .* lists over run ends"):
+        obj.to_duckdb()
 
 
 @pytest.mark.req("TYP-1")
