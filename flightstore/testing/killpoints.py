@@ -229,10 +229,9 @@ def check_every_line(
         points = [point for point in points if point.at in only]
     outcomes: list[Outcome] = []
     for done, point in enumerate(points, start=1):
-        for _ in range(TRIES):
-            outcome = _one_run(label, prepare, partial(die, point), verify, cleanup)
-            if outcome.kind == "killed":
-                break
+        outcome, tries = _one_run(label, prepare, partial(die, point), verify, cleanup), 1
+        while outcome.kind != "killed" and tries < TRIES:
+            outcome, tries = _one_run(label, prepare, partial(die, point), verify, cleanup), tries + 1
         outcomes.append(outcome)
         if progress is not None:
             progress(done, len(points))
