@@ -43,10 +43,8 @@ def plan() -> dict[str, frozenset[Line]]:
 def test_killed_at_every_line(name: str) -> None:
     report = check_apart(name, deadline_s=120, only=plan()[name])
     assert report.distinct_lines >= 20
-    # A busy machine can lead past a point, or into a wait while the lines are recorded.
-    missed = report.points - report.killed
-    assert missed <= 0.05 * report.distinct_lines, "hardly any of the lines it executes"
-    assert missed <= 0.5 * report.points, "nor most of those that it is to die at"
+    # A busy machine can lead past a point: a wait is skipped, a lock is had at once.
+    assert report.killed >= 0.95 * report.points, "hardly any point is missed"
 
 
 @pytest.mark.req("FAIL-2")
